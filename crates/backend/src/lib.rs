@@ -1,0 +1,1 @@
+//! What a backend is: traits, the memory planner, plan reports.

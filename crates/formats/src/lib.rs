@@ -1,0 +1,1 @@
+//! Model files to and from graphs.

@@ -1,0 +1,1 @@
+//! The graph: ops, types, symbolic dims, shape inference, verifier, text form.

@@ -1,0 +1,1 @@
+//! CPU kernels over slices: matrix products, convolution, elementwise maps, reductions, threads.

@@ -1,0 +1,1 @@
+//! Passes over graphs: simplify, fuse; the pass manager and the named pipelines.

@@ -1,0 +1,1 @@
+//! Load a trained model, run it, fast: the embeddable Tensormill runtime.

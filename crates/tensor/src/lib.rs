@@ -1,0 +1,29 @@
+//! Dense row-major tensors of every ONNX element type, on the heap or in a memory map.
+//!
+//! A [`Tensor`] is immutable once shared; layouts, packing and arenas belong to backends. Elements
+//! narrower than a byte are packed low bits first, as ONNX stores them.
+//!
+//! ```
+//! use tensormill_tensor::{DType, Tensor};
+//! let t = Tensor::from_vec([2, 2], vec![1.0f32, 2.0, 3.0, 4.0])?;
+//! assert_eq!((t.dtype(), t.shape().dims()), (DType::F32, &[2, 2][..]));
+//! assert_eq!(t.to_slice::<f32>()?[3], 4.0);
+//! # Ok::<(), tensormill_tensor::TensorError>(())
+//! ```
+
+mod dtype;
+mod element;
+mod error;
+mod shape;
+mod storage;
+mod tensor;
+mod value;
+
+pub use dtype::DType;
+pub use element::{Complex, Element};
+pub use error::TensorError;
+pub use half::{bf16, f16};
+pub use shape::Shape;
+pub use storage::{ALIGNMENT, map_file};
+pub use tensor::Tensor;
+pub use value::Value;

@@ -1,0 +1,2 @@
+//! The program `tensormill`.
+fn main() {}
