@@ -19,7 +19,9 @@ mod sealed {
 /// # Safety
 /// Implementors are plain data: every bit pattern is a value and there is no padding. (This is why
 /// `bool` is none: [`DType::Bool`] is seen as `u8`.)
-pub unsafe trait Element: sealed::Sealed + Copy + Send + Sync + Default + PartialEq + std::fmt::Debug + 'static {
+pub unsafe trait Element:
+    sealed::Sealed + Copy + Send + Sync + Default + PartialEq + std::fmt::Debug + 'static
+{
     /// The type of a tensor made of such elements.
     const DTYPE: DType;
 

@@ -48,6 +48,14 @@ pub enum TensorError {
         /// The element type.
         dtype: DType,
     },
+    /// Text that is not a number of the type asked for, or an integer beyond its range.
+    #[error("`{text}` is not a value of {dtype}")]
+    Parse {
+        /// The text, cut off when long.
+        text: String,
+        /// The element type asked for.
+        dtype: DType,
+    },
     /// A sequence or an optional where a tensor was expected, or the reverse.
     #[error("expected a {expected}, got a {actual}")]
     Kind {

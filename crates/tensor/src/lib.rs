@@ -11,17 +11,23 @@
 //! # Ok::<(), tensormill_tensor::TensorError>(())
 //! ```
 
+mod cast;
+mod convert;
 mod dtype;
 mod element;
 mod error;
+pub mod float8;
+pub mod narrow;
 mod shape;
 mod storage;
 mod tensor;
 mod value;
 
+pub use cast::CastOptions;
 pub use dtype::DType;
 pub use element::{Complex, Element};
 pub use error::TensorError;
+pub use float8::RoundMode;
 pub use half::{bf16, f16};
 pub use shape::Shape;
 pub use storage::{ALIGNMENT, map_file};

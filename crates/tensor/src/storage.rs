@@ -35,7 +35,7 @@ impl Buffer {
     /// Takes over a vector's block without copying.
     pub(crate) fn from_vec<T: crate::Element>(v: Vec<T>) -> Buffer {
         let mut v = std::mem::ManuallyDrop::new(v);
-        let len = std::mem::size_of_val(v.as_slice());
+        let len = size_of_val(v.as_slice());
         let bytes = v.capacity() * size_of::<T>();
         let layout = Layout::from_size_align(bytes, align_of::<T>()).expect("a live Vec's layout is valid");
         // SAFETY: a Vec's pointer is never null (dangling when it has no capacity, and then never freed).

@@ -8,8 +8,8 @@ use std::{borrow::Cow, fmt, sync::Arc};
 /// A dense, row-major array. Clones share the data.
 #[derive(Clone)]
 pub struct Tensor {
-    dtype: DType,
-    shape: Shape,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Shape,
     storage: Storage,
 }
 
@@ -28,7 +28,11 @@ impl Tensor {
 
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Tensor { dtype: T::DTYPE, shape: Shape::default(), storage: Storage::Heap(Arc::new(Buffer::from_vec(vec![value]))) }
+        Tensor {
+            dtype: T::DTYPE,
+            shape: Shape::default(),
+            storage: Storage::Heap(Arc::new(Buffer::from_vec(vec![value]))),
+        }
     }
 
     /// A bool tensor.
@@ -110,6 +114,15 @@ impl Tensor {
         }
     }
 
+    /// The raw bytes for writing; `None` while another clone shares them, when they are not ours, and
+    /// for strings.
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.storage {
+            Storage::Heap(b) => Some(Arc::get_mut(b)?.as_mut_slice()),
+            _ => None,
+        }
+    }
+
     /// Bytes of memory that the elements take; for strings, their text.
     pub fn byte_len(&self) -> usize {
         match &self.storage {
@@ -169,7 +182,9 @@ impl Tensor {
             return Ok(None);
         }
         // SAFETY: aligned as just checked, unique through get_mut, every bit pattern is valid for T.
-        Ok(Some(unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }))
+        Ok(Some(unsafe {
+            std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>())
+        }))
     }
 
     /// The elements of a string tensor.
@@ -214,7 +229,11 @@ impl Tensor {
                 let bytes = self.bytes();
                 let mut buffer = Buffer::zeroed(bytes.len()).expect("as large as an existing tensor");
                 buffer.as_mut_slice().copy_from_slice(bytes);
-                Tensor { dtype: self.dtype, shape: self.shape.clone(), storage: Storage::Heap(Arc::new(buffer)) }
+                Tensor {
+                    dtype: self.dtype,
+                    shape: self.shape.clone(),
+                    storage: Storage::Heap(Arc::new(buffer)),
+                }
             }
         }
     }
@@ -229,7 +248,7 @@ impl Tensor {
             }
     }
 
-    fn reinterpret(mut self, dtype: DType) -> Self {
+    pub(crate) fn reinterpret(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
@@ -245,7 +264,7 @@ fn byte_len(dtype: DType, shape: &Shape) -> Result<usize, TensorError> {
         .ok_or_else(|| TensorError::Overflow { shape: shape.to_vec(), dtype })
 }
 
-fn length(shape: &Shape, dtype: DType, expected: usize, actual: usize) -> TensorError {
+pub(crate) fn length(shape: &Shape, dtype: DType, expected: usize, actual: usize) -> TensorError {
     TensorError::Length { shape: shape.to_vec(), dtype, expected, actual }
 }
 
@@ -266,8 +285,10 @@ mod tests {
         let bytes = Bytes::from(raw);
         for start in 0..2 {
             let t = Tensor::from_bytes(DType::F32, [2], bytes.slice(start..start + 8)).unwrap();
-            let expected: Vec<f32> =
-                bytes[start..start + 8].chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
+            let expected: Vec<f32> = bytes[start..start + 8]
+                .chunks(4)
+                .map(|c| f32::from_le_bytes(c.try_into().unwrap()))
+                .collect();
             assert_eq!(&*t.to_slice::<f32>().unwrap(), expected);
         }
     }
