@@ -1,0 +1,155 @@
+//! The op table: every op's attributes, name and inference.
+//!
+//! Operands live in [`Node`](crate::Node), attributes here. Families share a variant whose `kind`
+//! is the op's name in the text form: [`Unary`], [`Binary`], [`Reduce`].
+
+use crate::{
+    attr::{Attr, AttrMap, Attributes},
+    error::InferError,
+    infer::InferCx,
+};
+
+mod constant;
+mod elementwise;
+mod epilogue;
+mod matmul;
+mod reduce;
+mod shape;
+mod slice;
+
+pub use constant::Const;
+pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
+pub use epilogue::{PostOp, PostOps};
+pub use matmul::MatMul;
+pub use reduce::{ArgReduce, Reduce, ReduceKind};
+pub use shape::{Expand, Flatten, Range, Reshape, ShapeOf, SizeOf, Squeeze, Tile, Transpose, Unsqueeze};
+pub use slice::{Concat, Slice, Split};
+
+/// What every op's attribute struct does.
+pub trait OpDef: Attributes {
+    /// Declares the results for the operands, or refuses them.
+    fn infer(&self, cx: &mut InferCx<'_>) -> Result<(), InferError>;
+}
+
+macro_rules! op_table {
+    ($($variant:ident $name:literal,)*) => {
+        /// An operation with its attributes.
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)]
+        pub enum Op { $($variant($variant),)* }
+
+        /// An operation without its attributes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs)]
+        pub enum OpKind { $($variant,)* }
+
+        impl OpKind {
+            /// Every kind.
+            pub const ALL: &[OpKind] = &[$(OpKind::$variant,)*];
+        }
+
+        impl Op {
+            /// Which operation it is.
+            pub fn kind(&self) -> OpKind {
+                match self { $(Op::$variant(_) => OpKind::$variant,)* }
+            }
+
+            /// The name in the text form; families are named by their kind.
+            #[allow(unreachable_patterns, reason = "families come before the table's own names")]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    Op::Unary(u) => u.kind.name(),
+                    Op::Binary(b) => b.kind.word(),
+                    Op::Reduce(r) => r.kind.word(),
+                    $(Op::$variant(_) => $name,)*
+                }
+            }
+
+            /// The attributes that differ from their defaults, in the order of their declaration.
+            pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
+                let mut out = vec![];
+                match self { $(Op::$variant(a) => a.write(&mut out),)* }
+                out
+            }
+
+            /// The op of this name with these attributes.
+            ///
+            /// # Errors
+            /// For an unknown name, an unknown attribute, or one of the wrong type.
+            pub fn from_text(name: &str, attrs: Vec<(String, Attr)>) -> Result<Op, String> {
+                let mut map = AttrMap(attrs);
+                let op = if let Some(kind) = UnaryKind::from_name(name, &mut map) {
+                    Op::Unary(Unary { kind: kind? })
+                } else if let Some(kind) = BinaryKind::from_word(name) {
+                    Op::Binary(Binary { kind })
+                } else if let Some(kind) = ReduceKind::from_word(name) {
+                    let mut r = Reduce::read(&mut map)?;
+                    r.kind = kind;
+                    Op::Reduce(r)
+                } else {
+                    match name {
+                        $($name => Op::$variant($variant::read(&mut map)?),)*
+                        _ => return Err(format!("unknown op `{name}`")),
+                    }
+                };
+                match map.0.first() {
+                    Some((unknown, _)) => Err(format!("op `{name}` has no attribute `{unknown}`")),
+                    None => Ok(op),
+                }
+            }
+
+            /// Declares the results for the operands; see [`infer`](crate::infer::infer).
+            pub(crate) fn infer(&self, cx: &mut InferCx<'_>) -> Result<(), InferError> {
+                match self { $(Op::$variant(a) => a.infer(cx),)* }
+            }
+        }
+
+        $(impl From<$variant> for Op {
+            fn from(a: $variant) -> Op { Op::$variant(a) }
+        })*
+    };
+}
+
+// One line per op; families first. The name is that of the text form.
+op_table! {
+    Unary "unary",
+    Binary "binary",
+    Reduce "reduce",
+    Const "const",
+    // elementwise
+    Where "where",
+    Clip "clip",
+    Cast "cast",
+    BitCast "bitcast",
+    // shape
+    ShapeOf "shape",
+    SizeOf "size",
+    Reshape "reshape",
+    Flatten "flatten",
+    Squeeze "squeeze",
+    Unsqueeze "unsqueeze",
+    Transpose "transpose",
+    Expand "expand",
+    Tile "tile",
+    Range "range",
+    // slice
+    Concat "concat",
+    Split "split",
+    Slice "slice",
+    // matmul
+    MatMul "matmul",
+    // reduce
+    ArgReduce "arg_reduce",
+}
+
+impl Op {
+    /// Whether running it twice on the same operands may give different results.
+    pub fn is_random(&self) -> bool {
+        false
+    }
+
+    /// The bodies of a control-flow op.
+    pub fn bodies(&self) -> Vec<&crate::Graph> {
+        vec![]
+    }
+}
