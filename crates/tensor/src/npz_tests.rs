@@ -105,3 +105,19 @@ fn damage_is_told() {
     );
     assert!(message(&archive(&[("x.npy", b"hi")], CompressionMethod::Stored), 99).contains("a.npz:x.npy"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn altered_archives_are_survived(edits in proptest::collection::vec((0usize..400, 0u8..), 1..6), deflate: bool) {
+        let t = Tensor::from_i64s(DType::I32, [5], 0..5).unwrap();
+        let method = if deflate { CompressionMethod::Deflated } else { CompressionMethod::Stored };
+        let mut bytes = archive(&[("x.npy", &npy(&t)), ("y.npy", &npy(&t))], method);
+        for (at, value) in edits {
+            let len = bytes.len();
+            bytes[at % len] = value;
+        }
+        if let Ok(back) = parse_npz("a", &bytes, 1 << 20) {
+            proptest::prop_assert!(back.iter().map(|(_, t)| t.byte_len()).sum::<usize>() <= 1 << 20);
+        }
+    }
+}
