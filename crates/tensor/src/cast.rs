@@ -122,9 +122,9 @@ impl Tensor {
         match self.dtype {
             DType::U64 => out.extend(self.to_slice::<u64>()?.iter().map(u64::to_string)),
             d if d.is_float() => {
-                blocks_f64(self, &mut |v| out.extend(v.iter().map(|&x| format_float(x, d))))?
+                blocks_f64(self, &mut |v| v.iter().for_each(|&x| out.push(format_float(x, d))))?;
             }
-            _ => blocks_i64(self, &mut |v| out.extend(v.iter().map(i64::to_string)))?,
+            _ => blocks_i64(self, &mut |v| v.iter().for_each(|x| out.push(x.to_string())))?,
         }
         Tensor::from_strings(&self.shape, out)
     }
