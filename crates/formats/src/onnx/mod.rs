@@ -1,0 +1,2 @@
+//! ONNX.
+pub mod proto;
