@@ -39,22 +39,35 @@ pub enum AttributeValue<'a> {
 
 /// The numbers in `AttributeProto.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 #[repr(i32)]
 pub enum AttributeType {
+    /// A float, in `f`.
     Float = 1,
+    /// An integer, in `i`.
     Int = 2,
+    /// A string, in `s`.
     String = 3,
+    /// A tensor, in `t`.
     Tensor = 4,
+    /// A graph, in `g`.
     Graph = 5,
+    /// Floats, in `floats`.
     Floats = 6,
+    /// Integers, in `ints`.
     Ints = 7,
+    /// Strings, in `strings`.
     Strings = 8,
+    /// Tensors, in `tensors`.
     Tensors = 9,
+    /// Graphs, in `graphs`.
     Graphs = 10,
+    /// A sparse tensor, in `sparse_tensor`.
     SparseTensor = 11,
+    /// Sparse tensors, in `sparse_tensors`.
     SparseTensors = 12,
+    /// A type, in `tp`.
     Type = 13,
+    /// Types, in `type_protos`.
     Types = 14,
 }
 

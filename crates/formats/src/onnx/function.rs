@@ -86,7 +86,7 @@ pub(crate) fn check_calls(
     ids: &HashMap<FunctionId, usize>,
     limits: &ParseLimits,
 ) -> Result<(), OnnxError> {
-    let bodies = functions.iter().map(|f| Body { path: String::new(), nodes: &f.node, graph: None });
+    let bodies = functions.iter().map(Body::function);
     let table: Vec<Calls> = bodies.map(|b| calls(b, ids)).collect::<Result<_, _>>()?;
     // Nodes of each function once all its calls are replaced; None while it is on the path.
     let mut sizes: Vec<Option<u64>> = vec![None; functions.len()];
@@ -126,7 +126,7 @@ pub(crate) fn check_calls(
             }
         }
     }
-    let main = calls(Body::graph(String::new(), graph), ids)?;
+    let main = calls(Body::graph("graph".into(), graph), ids)?;
     if expanded(&main, &sizes) > limits.max_nodes {
         return Err(OnnxError::Limit {
             at: "graph".into(),

@@ -153,11 +153,11 @@ fn check_contents(model: &Model) -> Result<Vec<Warning>, OnnxError> {
         check(&model.opsets, &"the model", at, item)
     })?;
     for (f, opsets) in model.proto.functions.iter().zip(&model.function_opsets) {
-        let path = format!("function {}", FunctionId::of(f));
-        let owner = path.clone();
-        let mut bodies = vec![Body { path: path.clone(), nodes: &f.node, graph: None }];
+        let body = Body::function(f);
+        let owner = body.path.clone();
+        let mut bodies = vec![body];
         let mut visit = |at: &dyn Display, item: Item<'_>| check(opsets, &owner, at, item);
-        attributes(&path, &f.attribute_proto, &mut bodies, &mut visit)?;
+        attributes(&owner, &f.attribute_proto, &mut bodies, &mut visit)?;
         for body in bodies {
             walk(body, &mut visit)?;
         }

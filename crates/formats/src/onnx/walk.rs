@@ -3,7 +3,8 @@
 use super::{
     OnnxError,
     attribute::AttributeValue,
-    proto::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto},
+    function::FunctionId,
+    proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto},
 };
 use crate::text::quoted;
 use std::{collections::HashSet, fmt};
@@ -66,6 +67,10 @@ pub(crate) struct Body<'a> {
 impl<'a> Body<'a> {
     pub(crate) fn graph(path: String, graph: &'a GraphProto) -> Self {
         Body { path, nodes: &graph.node, graph: Some(graph) }
+    }
+
+    pub(crate) fn function(f: &'a FunctionProto) -> Self {
+        Body { path: format!("function {}", FunctionId::of(f)), nodes: &f.node, graph: None }
     }
 }
 
