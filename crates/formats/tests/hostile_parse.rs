@@ -326,6 +326,11 @@ fn functions_that_call_themselves_are_refused() {
         let e = load_proto(&ModelProto { functions, ..with_graph(GraphProto::default()) }).unwrap_err();
         assert!(matches!(e, OnnxError::Recursion { .. }) && e.to_string().contains("`f::A`"), "{e}");
     }
+    let default = GraphProto { node: vec![call("A")], ..GraphProto::default() };
+    let by_default =
+        FunctionProto { attribute_proto: vec![graph_attribute(default)], ..function("A", vec![]) };
+    let by_default = ModelProto { functions: vec![by_default], ..with_graph(GraphProto::default()) };
+    assert!(matches!(load_proto(&by_default), Err(OnnxError::Recursion { .. })));
     let twice = ModelProto { functions: vec![function("A", vec![]); 2], ..valid() };
     assert!(matches!(load_proto(&twice), Err(OnnxError::FunctionTwice { .. })));
     // A long chain without a cycle is fine, and walked without recursion.

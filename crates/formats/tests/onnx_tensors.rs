@@ -19,7 +19,7 @@ fn read(proto: &TensorProto) -> Result<Tensor, OnnxError> {
 
 fn problem(proto: &TensorProto) -> TensorProblem {
     match read(proto) {
-        Err(OnnxError::Tensor { source, .. }) => source,
+        Err(OnnxError::Tensor { source, .. }) => *source,
         other => panic!("expected a tensor problem, got {other:?}"),
     }
 }
@@ -53,16 +53,16 @@ fn as_typed(dtype: DType, dims: &[i64], raw: &[u8]) -> TensorProto {
             p.double_data = raw.chunks(8).map(|c| f64::from_le_bytes(c.try_into().unwrap())).collect();
         }
         DType::I64 => {
-            p.int64_data = raw.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect()
+            p.int64_data = raw.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect();
         }
         DType::U64 => {
-            p.uint64_data = raw.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect()
+            p.uint64_data = raw.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
         }
         DType::U32 => {
             p.uint64_data = raw.chunks(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()).into()).collect();
         }
         DType::I32 => {
-            p.int32_data = raw.chunks(4).map(|c| i32::from_le_bytes(c.try_into().unwrap())).collect()
+            p.int32_data = raw.chunks(4).map(|c| i32::from_le_bytes(c.try_into().unwrap())).collect();
         }
         DType::I16 => {
             p.int32_data = raw.chunks(2).map(|c| i16::from_le_bytes(c.try_into().unwrap()).into()).collect();

@@ -41,7 +41,7 @@ pub enum ValueProto {
     /// A list.
     Sequence(SequenceProto),
     /// A value that may be absent.
-    Optional(OptionalProto),
+    Optional(Box<OptionalProto>),
 }
 
 impl ValueProto {
@@ -78,7 +78,7 @@ pub fn write_value(name: &str, value: &Value) -> Result<ValueProto, TensorError>
                     }
                     ValueProto::Optional(p) => {
                         proto.elem_type = 5;
-                        proto.optional_values.push(p);
+                        proto.optional_values.push(*p);
                     }
                 }
             }
@@ -98,10 +98,10 @@ pub fn write_value(name: &str, value: &Value) -> Result<ValueProto, TensorError>
                 }
                 Some(ValueProto::Optional(p)) => {
                     proto.elem_type = 5;
-                    proto.optional_value = Some(Box::new(p));
+                    proto.optional_value = Some(p);
                 }
             }
-            Ok(ValueProto::Optional(proto))
+            Ok(ValueProto::Optional(Box::new(proto)))
         }
         other => Err(TensorError::Kind { expected: "tensor, sequence or optional", actual: other.kind() }),
     }

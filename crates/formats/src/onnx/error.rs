@@ -90,7 +90,7 @@ pub enum OnnxError {
         at: String,
         /// What is wrong.
         #[source]
-        source: TensorProblem,
+        source: Box<TensorProblem>,
     },
     /// Data in another file that cannot be had.
     #[error("{at}: {source}")]

@@ -1,7 +1,7 @@
 use super::{
     OnnxError, ParseLimits,
-    proto::{FunctionProto, GraphProto, NodeProto},
-    walk::{Body, Item, walk},
+    proto::{AttributeProto, FunctionProto, GraphProto, NodeProto},
+    walk::{Body, Item, attributes, walk},
 };
 use crate::text::quoted;
 use std::{collections::HashMap, fmt};
@@ -64,9 +64,13 @@ struct Calls {
     nodes: u64,
 }
 
-fn calls(body: Body<'_>, ids: &HashMap<FunctionId, usize>) -> Result<Calls, OnnxError> {
+fn calls<'a>(
+    body: Body<'a>,
+    defaults: &'a [AttributeProto],
+    ids: &HashMap<FunctionId, usize>,
+) -> Result<Calls, OnnxError> {
     let mut found = Calls { callees: Vec::new(), nodes: 0 };
-    walk(body, &mut |_, item| {
+    let mut visit = |_: &dyn fmt::Display, item: Item<'_>| {
         if let Item::Node(n) = item {
             found.nodes += 1;
             if !ids.is_empty() {
@@ -74,7 +78,12 @@ fn calls(body: Body<'_>, ids: &HashMap<FunctionId, usize>) -> Result<Calls, Onnx
             }
         }
         Ok(())
-    })?;
+    };
+    // A default may be a graph, whose calls count as the function's own.
+    let path = body.path.clone();
+    let mut bodies = vec![body];
+    attributes(&path, defaults, &mut bodies, &mut visit)?;
+    bodies.into_iter().try_for_each(|b| walk(b, &mut visit))?;
     Ok(found)
 }
 
@@ -86,8 +95,8 @@ pub(crate) fn check_calls(
     ids: &HashMap<FunctionId, usize>,
     limits: &ParseLimits,
 ) -> Result<(), OnnxError> {
-    let bodies = functions.iter().map(Body::function);
-    let table: Vec<Calls> = bodies.map(|b| calls(b, ids)).collect::<Result<_, _>>()?;
+    let table = functions.iter().map(|f| calls(Body::function(f), &f.attribute_proto, ids));
+    let table: Vec<Calls> = table.collect::<Result<_, _>>()?;
     // Nodes of each function once all its calls are replaced; None while it is on the path.
     let mut sizes: Vec<Option<u64>> = vec![None; functions.len()];
     let mut on_path = vec![false; functions.len()];
@@ -126,7 +135,7 @@ pub(crate) fn check_calls(
             }
         }
     }
-    let main = calls(Body::graph("graph".into(), graph), ids)?;
+    let main = calls(Body::graph("graph".into(), graph), &[], ids)?;
     if expanded(&main, &sizes) > limits.max_nodes {
         return Err(OnnxError::Limit {
             at: "graph".into(),

@@ -160,7 +160,7 @@ pub(crate) fn check_tensor<'a>(
 }
 
 pub(crate) fn problem(proto: &TensorProto, at: &dyn Display, source: TensorProblem) -> OnnxError {
-    OnnxError::Tensor { at: named(proto, at), source }
+    OnnxError::Tensor { at: named(proto, at), source: Box::new(source) }
 }
 
 fn named(proto: &TensorProto, at: &dyn Display) -> String {
