@@ -1,1 +1,26 @@
-//! What every op means, as plain scalar code: the oracle, the constant folder and the fallback.
+//! What every op means, as plain scalar code for every dtype.
+//!
+//! This is the oracle of all tests, the folder of constants and the fallback of backends: obviously
+//! right before fast. Floats are computed in f64 and rounded once, integers in i128 and wrapped once.
+
+mod data;
+mod error;
+mod eval;
+mod interpret;
+
+mod elementwise;
+mod epilogue;
+mod matmul;
+mod reduce;
+mod shape;
+mod slice;
+
+// nn
+
+// data
+
+// more
+
+pub use error::EvalError;
+pub use eval::{EvalLimits, eval};
+pub use interpret::{interpret, interpret_values};

@@ -31,7 +31,13 @@ macro_rules! unary_kinds {
             /// The kind of this name; `None` when there is none, an error when a parameter is missing.
             pub fn from_name(name: &str, attrs: &mut AttrMap) -> Option<Result<Self, String>> {
                 Some(match name {
-                    $($name => (|| Ok(UnaryKind::$case $({ $($param: param(attrs, stringify!($param))?),* })?))(),)*
+                    $($name => {
+                        $($(let $param = match param(attrs, stringify!($param)) {
+                            Ok(v) => v,
+                            Err(e) => return Some(Err(e)),
+                        };)*)?
+                        Ok(UnaryKind::$case $({ $($param),* })?)
+                    })*
                     _ => return None,
                 })
             }

@@ -17,6 +17,12 @@ mod reduce;
 mod shape;
 mod slice;
 
+// nn
+
+// data
+
+// more
+
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
 pub use epilogue::{PostOp, PostOps};
@@ -24,6 +30,12 @@ pub use matmul::MatMul;
 pub use reduce::{ArgReduce, Reduce, ReduceKind};
 pub use shape::{Expand, Flatten, Range, Reshape, ShapeOf, SizeOf, Squeeze, Tile, Transpose, Unsqueeze};
 pub use slice::{Concat, Slice, Split};
+
+// nn
+
+// data
+
+// more
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -136,10 +148,15 @@ op_table! {
     Concat "concat",
     Split "split",
     Slice "slice",
-    // matmul
-    MatMul "matmul",
     // reduce
     ArgReduce "arg_reduce",
+    // matmul
+    MatMul "matmul",
+    // nn: convolution, pooling, normalization, resizing, recurrence, quantization
+
+    // data: gathering, scattering, padding, sorting, control flow, sequences
+
+    // more: attention, losses, signals, text, detection
 }
 
 impl Op {

@@ -148,7 +148,7 @@ impl<'a> Lexer<'a> {
                                 (0, '{') => {}
                                 (1..=8, '}') => break,
                                 (1..=8, c) if c.is_ascii_hexdigit() => {
-                                    code = (code << 4) | c.to_digit(16).unwrap_or(0)
+                                    code = (code << 4) | c.to_digit(16).unwrap_or(0);
                                 }
                                 _ => return self.error("a character is written \\u{..}"),
                             }

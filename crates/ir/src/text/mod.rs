@@ -43,7 +43,7 @@ pub(crate) fn write_quoted(f: &mut impl fmt::Write, s: &str) -> fmt::Result {
             }
             '\n' => f.write_str("\\n")?,
             c if c.is_control() || ('\u{200b}'..='\u{206f}').contains(&c) => {
-                write!(f, "\\u{{{:x}}}", c as u32)?
+                write!(f, "\\u{{{:x}}}", c as u32)?;
             }
             c => f.write_char(c)?,
         }

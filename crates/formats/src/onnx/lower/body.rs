@@ -23,7 +23,11 @@ pub(super) fn lower_body<'m>(
     inputs: &[Type],
 ) -> Result<(Body, Vec<ValueId>), LowerError> {
     if g.input.len() != inputs.len() {
-        return LowerError::operand(format!("body \"{name}\" takes {} inputs, but gets {}", g.input.len(), inputs.len()));
+        return LowerError::operand(format!(
+            "body \"{name}\" takes {} inputs, but gets {}",
+            g.input.len(),
+            inputs.len()
+        ));
     }
     let path = format!("{}.{name}", l.scopes.current().path);
     l.scopes.enter_body(path, if g.name.is_empty() { name } else { &g.name });
@@ -70,7 +74,10 @@ pub(super) fn call<'m>(
     for a in &node.attribute {
         let known = f.attribute.contains(&a.name) || attributes.contains_key(a.name.as_str());
         if !known {
-            return Err(LowerError::Attribute { name: a.name.clone(), what: "is not one of the function's".into() });
+            return Err(LowerError::Attribute {
+                name: a.name.clone(),
+                what: "is not one of the function's".into(),
+            });
         }
         // A reference in the call names an attribute of the function around.
         let value = if a.ref_attr_name.is_empty() {

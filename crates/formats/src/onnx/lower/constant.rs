@@ -7,7 +7,8 @@ use tensormill_tensor::{DType, Tensor};
 pub(super) const TABLE: Table = &[("Constant", constant), ("ConstantOfShape", constant_of_shape)];
 
 fn constant(cx: &mut NodeCx<'_, '_>) -> Result<(), LowerError> {
-    let made = |r: Result<Tensor, tensormill_tensor::TensorError>| r.map_err(|e| LowerError::Operand(e.to_string()));
+    let made =
+        |r: Result<Tensor, tensormill_tensor::TensorError>| r.map_err(|e| LowerError::Operand(e.to_string()));
     let tensor = if cx.has("value") {
         cx.tensor_attribute("value")?
     } else if cx.has("sparse_value") {

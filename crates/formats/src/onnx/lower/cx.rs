@@ -27,8 +27,20 @@ pub(super) struct NodeCx<'a, 'm> {
 type Result<T> = std::result::Result<T, LowerError>;
 
 impl<'a, 'm> NodeCx<'a, 'm> {
-    pub(super) fn new(l: &'a mut Lowerer<'m>, node: &'m NodeProto, inputs: Vec<Option<ValueId>>, opset: i64) -> Self {
-        NodeCx { lowerer: l, node, inputs, opset, read: RefCell::default(), results: vec![None; node.output.len()] }
+    pub(super) fn new(
+        l: &'a mut Lowerer<'m>,
+        node: &'m NodeProto,
+        inputs: Vec<Option<ValueId>>,
+        opset: i64,
+    ) -> Self {
+        NodeCx {
+            lowerer: l,
+            node,
+            inputs,
+            opset,
+            read: RefCell::default(),
+            results: vec![None; node.output.len()],
+        }
     }
 
     /// Version of the operator set that the node's meaning comes from.
@@ -108,7 +120,9 @@ impl<'a, 'm> NodeCx<'a, 'm> {
     fn attribute(&self, name: &str) -> Result<Option<AttributeValue<'m>>> {
         let Some(a) = self.node.attribute.iter().find(|a| a.name == name) else { return Ok(None) };
         self.read.borrow_mut().insert(&a.name);
-        let value = |a: &'m AttributeProto| a.value().map_err(|what| LowerError::Attribute { name: name.into(), what });
+        let value = |a: &'m AttributeProto| {
+            a.value().map_err(|what| LowerError::Attribute { name: name.into(), what })
+        };
         match value(a)? {
             // Of a function that leaves the attribute out, the operator's default holds.
             AttributeValue::Reference(outer) => match self.lowerer.scopes.current().attributes.get(outer) {
@@ -208,7 +222,8 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         match self.attribute(name)? {
             None => Ok(None),
             Some(AttributeValue::Strings(v)) => {
-                let utf8 = v.iter().map(|s| String::from_utf8(s.to_vec())).collect::<std::result::Result<_, _>>();
+                let utf8 =
+                    v.iter().map(|s| String::from_utf8(s.to_vec())).collect::<std::result::Result<_, _>>();
                 utf8.map(Some).or_else(|_| Self::wrong(name, "UTF-8"))
             }
             Some(_) => Self::wrong(name, "a list of strings"),
@@ -256,7 +271,12 @@ impl<'a, 'm> NodeCx<'a, 'm> {
 
     /// Lowers a body whose own inputs have these types. Returns it with the values around it that
     /// follow its own inputs.
-    pub(super) fn body(&mut self, g: &'m GraphProto, name: &str, inputs: &[Type]) -> Result<(Body, Vec<ValueId>)> {
+    pub(super) fn body(
+        &mut self,
+        g: &'m GraphProto,
+        name: &str,
+        inputs: &[Type],
+    ) -> Result<(Body, Vec<ValueId>)> {
         let lowered = body::lower_body(self.lowerer, g, name, inputs);
         self.lowerer.scopes.builder().set_origin(Some(&self.node.name));
         lowered

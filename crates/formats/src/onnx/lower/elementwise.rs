@@ -222,7 +222,9 @@ fn variadic(cx: &mut NodeCx<'_, '_>) -> Result<()> {
     };
     cx.ignore("consumed_inputs");
     let all = cx.all()?;
-    let Some((&first, rest)) = all.split_first() else { return LowerError::operand("takes one operand or more") };
+    let Some((&first, rest)) = all.split_first() else {
+        return LowerError::operand("takes one operand or more");
+    };
     let mut y = first;
     for &x in rest {
         y = cx.binary(kind, y, x)?;

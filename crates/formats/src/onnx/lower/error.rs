@@ -16,7 +16,13 @@ pub struct UnsupportedOp {
 impl fmt::Display for UnsupportedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 4;
-        write!(f, "{} (opset {}) at {}", self.op, self.opset, self.nodes[..self.nodes.len().min(SHOWN)].join(", "))?;
+        write!(
+            f,
+            "{} (opset {}) at {}",
+            self.op,
+            self.opset,
+            self.nodes[..self.nodes.len().min(SHOWN)].join(", ")
+        )?;
         if self.nodes.len() > SHOWN {
             write!(f, " and {} more", self.nodes.len() - SHOWN)?;
         }

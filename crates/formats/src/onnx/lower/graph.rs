@@ -1,10 +1,4 @@
-use super::{
-    LowerError, UnsupportedOp, body,
-    cx::NodeCx,
-    find,
-    scope::Scopes,
-    types::read_type,
-};
+use super::{LowerError, UnsupportedOp, body, cx::NodeCx, find, scope::Scopes, types::read_type};
 use crate::{
     onnx::{
         FunctionId, Model,
@@ -90,14 +84,18 @@ fn check_operators(model: &Model) -> Result<(), LowerError> {
             let id = FunctionId::called_by(n);
             if let Some((f, opsets)) = model.function(&id) {
                 if !seen.contains(&id) {
-                    bodies.push((walk::Body { path: format!("function {id}"), nodes: &f.node, graph: None }, opsets));
+                    bodies.push((
+                        walk::Body { path: format!("function {id}"), nodes: &f.node, graph: None },
+                        opsets,
+                    ));
                     seen.insert(id);
                 }
                 return Ok(());
             }
             let domain = plain_domain(&n.domain);
             if find(domain, &n.op_type).is_none() {
-                let op = if domain.is_empty() { n.op_type.clone() } else { format!("{domain}::{}", n.op_type) };
+                let op =
+                    if domain.is_empty() { n.op_type.clone() } else { format!("{domain}::{}", n.op_type) };
                 let op = op.chars().take(200).flat_map(char::escape_debug).collect();
                 let place = if n.name.is_empty() { at.to_string() } else { quoted(&n.name) };
                 missing.entry((op, opsets.get(domain).unwrap_or(0))).or_default().push(place);
@@ -148,7 +146,8 @@ impl<'m> Lowerer<'m> {
             let tensor = self.model.sparse(s, &format_args!("sparse initializer {}", quoted(name)))?;
             self.initializer(name, tensor)?;
         }
-        let types: HashMap<&str, &ValueInfoProto> = g.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
+        let types: HashMap<&str, &ValueInfoProto> =
+            g.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
         self.nodes(&g.node, &types)
     }
 

@@ -17,8 +17,14 @@ mod reduce;
 mod shape;
 mod slice;
 
+// nn
+
+// data
+
+// more
+
 pub use error::{LowerError, UnsupportedOp};
-pub use graph::{Lowered, LowerWarning, lower};
+pub use graph::{LowerWarning, Lowered, lower};
 
 use cx::NodeCx;
 use std::{collections::HashMap, sync::OnceLock};
@@ -36,6 +42,11 @@ const TABLES: &[(&str, Table)] = &[
     ("", reduce::TABLE),
     ("", shape::TABLE),
     ("", slice::TABLE),
+    // nn
+
+    // data
+
+    // more
 ];
 
 /// The function for an operator; `domain` is the plain one.

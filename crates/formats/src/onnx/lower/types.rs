@@ -29,8 +29,12 @@ pub(super) fn read_type(t: &TypeProto) -> Result<Option<Type>, LowerError> {
             });
             Ok(Some(Type::tensor(dtype, dims)))
         }
-        Some(TypeValue::Sequence(s)) => Ok(inner(s.elem_type.as_deref())?.map(|t| Type::Sequence(Box::new(t)))),
-        Some(TypeValue::Optional(o)) => Ok(inner(o.elem_type.as_deref())?.map(|t| Type::Optional(Box::new(t)))),
+        Some(TypeValue::Sequence(s)) => {
+            Ok(inner(s.elem_type.as_deref())?.map(|t| Type::Sequence(Box::new(t))))
+        }
+        Some(TypeValue::Optional(o)) => {
+            Ok(inner(o.elem_type.as_deref())?.map(|t| Type::Optional(Box::new(t))))
+        }
         Some(_) => LowerError::feature("a map, sparse or opaque type"),
     }
 }

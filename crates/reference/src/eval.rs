@@ -1,0 +1,114 @@
+use crate::{EvalError, elementwise, epilogue, error::refuse, matmul, reduce, shape, slice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tensormill_ir::ops::Op;
+use tensormill_tensor::{Shape, Tensor, Value};
+
+/// What an evaluation may use.
+#[derive(Debug, Clone)]
+pub struct EvalLimits<'a> {
+    /// Elements of one result.
+    pub max_elements: usize,
+    /// Iterations of all loops together, for one call.
+    pub max_trips: u64,
+    /// Set by another thread to stop the evaluation between nodes.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl Default for EvalLimits<'_> {
+    /// A billion elements, ten million loop iterations.
+    fn default() -> Self {
+        EvalLimits { max_elements: 1 << 30, max_trips: 10_000_000, cancel: None }
+    }
+}
+
+impl EvalLimits<'_> {
+    /// Checks a result's size before anything is allocated for it.
+    pub(crate) fn check(&self, shape: &Shape) -> Result<(), EvalError> {
+        match shape.checked_numel() {
+            Some(n) if n <= self.max_elements => Ok(()),
+            n => Err(EvalError::TooLarge { elements: n.unwrap_or(usize::MAX), limit: self.max_elements }),
+        }
+    }
+
+    /// Stops when the caller asked for it.
+    pub(crate) fn check_cancel(&self) -> Result<(), EvalError> {
+        match self.cancel {
+            Some(c) if c.load(Ordering::Relaxed) => Err(EvalError::Cancelled),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The operands of one op.
+pub(crate) struct Operands<'a> {
+    values: &'a [Option<&'a Value>],
+    pub(crate) limits: &'a EvalLimits<'a>,
+}
+
+impl<'a> Operands<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// An operand that may be left out.
+    pub(crate) fn opt(&self, i: usize) -> Option<&'a Value> {
+        self.values.get(i).copied().flatten()
+    }
+
+    pub(crate) fn value(&self, i: usize) -> Result<&'a Value, EvalError> {
+        self.opt(i).ok_or_else(|| EvalError::Operand(format!("operand {i} is missing")))
+    }
+
+    pub(crate) fn tensor(&self, i: usize) -> Result<&'a Tensor, EvalError> {
+        Ok(self.value(i)?.as_tensor()?)
+    }
+
+    pub(crate) fn opt_tensor(&self, i: usize) -> Result<Option<&'a Tensor>, EvalError> {
+        Ok(self.opt(i).map(Value::as_tensor).transpose()?)
+    }
+}
+
+/// The results of an op on given operands; an operand left out is `None`.
+///
+/// # Errors
+/// [`EvalError`] when the operands make no sense together or the limits are exceeded.
+pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Result<Vec<Value>, EvalError> {
+    limits.check_cancel()?;
+    let x = Operands { values: operands, limits };
+    let one = |t: Result<Tensor, EvalError>| t.map(|t| vec![Value::Tensor(t)]);
+    match op {
+        Op::Const(c) => Ok(vec![c.tensor.clone().into()]),
+        Op::Unary(o) => one(elementwise::unary(o.kind, x.tensor(0)?)),
+        Op::Binary(o) => one(elementwise::binary(o.kind, x.tensor(0)?, x.tensor(1)?, limits)),
+        Op::Where(_) => one(elementwise::choose(&x)),
+        Op::Clip(_) => one(elementwise::clip(&x)),
+        Op::Cast(o) => one(elementwise::cast(o, x.tensor(0)?)),
+        Op::BitCast(o) => one(Ok(x.tensor(0)?.bitcast(o.to)?)),
+        Op::ShapeOf(o) => one(shape::shape_of(o, x.tensor(0)?)),
+        Op::SizeOf(_) => one(Ok(Tensor::scalar(x.tensor(0)?.len() as i64))),
+        Op::Reshape(o) => one(shape::reshape(o, &x)),
+        Op::Flatten(o) => one(shape::flatten(o, x.tensor(0)?)),
+        Op::Squeeze(_) => one(shape::squeeze(&x)),
+        Op::Unsqueeze(_) => one(shape::unsqueeze(&x)),
+        Op::Transpose(o) => one(shape::transpose(o, x.tensor(0)?)),
+        Op::Expand(_) => one(shape::expand(&x)),
+        Op::Tile(_) => one(shape::tile(&x)),
+        Op::Range(_) => one(shape::range(&x)),
+        Op::Concat(o) => one(slice::concat(o, &x)),
+        Op::Split(o) => slice::split(o, &x),
+        Op::Slice(_) => one(slice::slice(&x)),
+        Op::MatMul(o) => one(matmul::matmul(o, &x).and_then(|y| epilogue::apply(&o.epilogue, y, &x))),
+        Op::Reduce(o) => one(reduce::reduce(o, &x)),
+        Op::ArgReduce(o) => one(reduce::arg_reduce(o, x.tensor(0)?)),
+        // nn
+
+        // data
+
+        // more
+    }
+}
+
+/// A refusal of an operand's dtype.
+pub(crate) fn wrong_dtype<T>(t: &Tensor) -> Result<T, EvalError> {
+    refuse(format!("is not defined for {}", t.dtype()))
+}
