@@ -105,7 +105,11 @@ fn operands<'a>(cx: &InferCx<'a>) -> Result<(&'a TensorType, &'a TensorType), In
 
 fn check_ranks(x: &[Dim], w: &[Dim]) -> Result<(), InferError> {
     if x.len() < 3 || x.len() != w.len() {
-        return refuse(format!("ranks {} and {} of input and kernel must be equal and 3 or more", x.len(), w.len()));
+        return refuse(format!(
+            "ranks {} and {} of input and kernel must be equal and 3 or more",
+            x.len(),
+            w.len()
+        ));
     }
     Ok(())
 }
@@ -201,7 +205,9 @@ impl ConvTranspose {
                 (given, auto) => {
                     let size = match given {
                         Some(&size) => size,
-                        None => n.checked_mul(stride).ok_or_else(|| InferError::new("the result is too large"))?,
+                        None => {
+                            n.checked_mul(stride).ok_or_else(|| InferError::new("the result is too large"))?
+                        }
                     };
                     let total = full.saturating_sub(size);
                     let half = total / 2;
@@ -271,7 +277,8 @@ impl ConvTranspose {
         if self.auto_pad != AutoPad::Explicit {
             return n.mul(&stride);
         }
-        let extent = i64::try_from(kernel[i] - 1).ok()?.checked_mul(at(&self.dilations, i, 1)?)?.checked_add(1)?;
+        let extent =
+            i64::try_from(kernel[i] - 1).ok()?.checked_mul(at(&self.dilations, i, 1)?)?.checked_add(1)?;
         let rest = extent + at(&self.output_padding, i, 0)?
             - at(&self.pads, i, 0)?
             - at(&self.pads, kernel.len() + i, 0)?;

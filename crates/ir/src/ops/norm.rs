@@ -17,7 +17,11 @@ fn float<'a>(cx: &InferCx<'a>) -> Result<&'a TensorType, InferError> {
 }
 
 /// Checks that operands are float vectors with one element per channel.
-fn channel_vectors(cx: &InferCx<'_>, x: &TensorType, operands: std::ops::Range<usize>) -> Result<(), InferError> {
+fn channel_vectors(
+    cx: &InferCx<'_>,
+    x: &TensorType,
+    operands: std::ops::Range<usize>,
+) -> Result<(), InferError> {
     let channels = match &x.dims {
         Some(d) if d.len() < 2 => return refuse("needs batch and channel axes"),
         Some(d) => d[1].known(),

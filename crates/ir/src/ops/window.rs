@@ -134,8 +134,9 @@ impl Window<'_> {
         }
         if self.auto_pad != AutoPad::Explicit {
             let output = input.div_ceil(stride);
-            let total =
-                (output.saturating_sub(1).saturating_mul(stride)).saturating_add(extent).saturating_sub(input);
+            let total = (output.saturating_sub(1).saturating_mul(stride))
+                .saturating_add(extent)
+                .saturating_sub(input);
             let half = total / 2;
             let (before, after) =
                 if self.auto_pad == AutoPad::SameUpper { (half, total - half) } else { (total - half, half) };
