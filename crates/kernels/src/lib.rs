@@ -9,7 +9,11 @@
 //! Instruction sets are chosen at run time ([`simd::Level`]); the environment variable `TENSORMILL_CPU`
 //! (`baseline`, `avx2`) forces a lower level than the machine has.
 
+pub mod elementwise;
+pub mod epilogue;
 pub mod error;
+mod math;
+pub mod matmul;
 pub mod scratch;
 pub mod simd;
 pub mod threads;
