@@ -6,7 +6,9 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use tensormill_kernels::epilogue::Epilogue;
+use tensormill_kernels::conv::{ConvShape, ConvWeights, Window, conv_packed};
+use tensormill_kernels::elementwise::UnaryOp;
+use tensormill_kernels::epilogue::{Epilogue, Step};
 use tensormill_kernels::matmul::{MatRef, PackedB, matmul, matmul_packed};
 use tensormill_kernels::threads::Pool;
 
@@ -85,6 +87,12 @@ fn main() {
         }
         if wants("matvec") {
             vectors(&pool);
+        }
+        if wants("conv") {
+            convolutions(&pool, peak);
+        }
+        if wants("depthwise") {
+            depthwise(&pool, peak);
         }
     }
 }
@@ -190,4 +198,88 @@ fn vectors(pool: &Pool) {
         let packed = rate(&|i, out| matmul_packed(pool, a, &packs[i], out, Epilogue::NONE).expect("packed"));
         println!("{m:5} {n:5} {k:5}: {packed:5.1} {plain:5.1} {turned:5.1}");
     }
+}
+
+/// Times one convolution with bias and activation; returns seconds.
+fn convolution(
+    pool: &Pool,
+    peak: f64,
+    (ci, co, groups): (usize, usize, usize),
+    size: usize,
+    kernel: usize,
+    stride: usize,
+) -> f64 {
+    let w = Window { kernel, stride, dilation: 1, pad_begin: kernel / 2, pad_end: kernel / 2 };
+    let s = ConvShape::new(1, ci, co, groups, &[size, size], &[w, w]).expect("shape");
+    let (x, weights, bias) = (noise(s.input_len()), noise(s.weights_len()), noise(co));
+    let packed = ConvWeights::pack(pool.level(), &s, &weights).expect("pack");
+    let mut out = vec![0.0; s.output_len()];
+    let steps = [Step::bias_rows(&bias), Step::Unary(UnaryOp::Relu)];
+    let t = time(|| conv_packed(pool, &s, &x, &packed, &mut out, Epilogue::new(&steps)).expect("conv"));
+    let rate = s.flops() / 1e9 / t;
+    println!(
+        "{ci:5}->{co:5} {kernel}x{kernel}/{stride} on {size:3}: {rate:6.1} GFLOP/s ({:3.0}%) {:8.1} us {}",
+        100.0 * rate / (peak * pool.threads() as f64),
+        t * 1e6,
+        packed.kernel_name()
+    );
+    t
+}
+
+fn convolutions(pool: &Pool, peak: f64) {
+    println!("the convolutions of ResNet-50");
+    // channels in and out, input size, kernel, stride, how often
+    let shapes = [
+        (3, 64, 224, 7, 2, 1),
+        (64, 64, 56, 1, 1, 1),
+        (64, 64, 56, 3, 1, 3),
+        (64, 256, 56, 1, 1, 4),
+        (256, 64, 56, 1, 1, 2),
+        (256, 128, 56, 1, 1, 1),
+        (128, 128, 56, 3, 2, 1),
+        (128, 128, 28, 3, 1, 3),
+        (128, 512, 28, 1, 1, 4),
+        (512, 128, 28, 1, 1, 3),
+        (256, 512, 56, 1, 2, 1),
+        (512, 256, 28, 1, 1, 1),
+        (256, 256, 28, 3, 2, 1),
+        (256, 256, 14, 3, 1, 5),
+        (256, 1024, 14, 1, 1, 6),
+        (1024, 256, 14, 1, 1, 5),
+        (512, 1024, 28, 1, 2, 1),
+        (1024, 512, 14, 1, 1, 1),
+        (512, 512, 14, 3, 2, 1),
+        (512, 512, 7, 3, 1, 2),
+        (512, 2048, 7, 1, 1, 3),
+        (2048, 512, 7, 1, 1, 2),
+        (1024, 2048, 14, 1, 2, 1),
+    ];
+    let total: f64 = shapes
+        .iter()
+        .map(|&(ci, co, size, kernel, stride, times)| {
+            times as f64 * convolution(pool, peak, (ci, co, 1), size, kernel, stride)
+        })
+        .sum();
+    println!("all of them: {:.2} ms", total * 1e3);
+}
+
+fn depthwise(pool: &Pool, peak: f64) {
+    println!("the depthwise convolutions of MobileNetV2");
+    let shapes = [
+        (32, 112, 1, 1),
+        (96, 112, 2, 1),
+        (144, 56, 1, 1),
+        (144, 56, 2, 1),
+        (192, 28, 1, 2),
+        (192, 28, 2, 1),
+        (384, 14, 1, 4),
+        (576, 14, 1, 2),
+        (576, 14, 2, 1),
+        (960, 7, 1, 3),
+    ];
+    let total: f64 = shapes
+        .iter()
+        .map(|&(c, size, stride, times)| times as f64 * convolution(pool, peak, (c, c, c), size, 3, stride))
+        .sum();
+    println!("all of them: {:.2} ms", total * 1e3);
 }

@@ -9,6 +9,7 @@
 //! Instruction sets are chosen at run time ([`simd::Level`]); the environment variable `TENSORMILL_CPU`
 //! (`baseline`, `avx2`) forces a lower level than the machine has.
 
+pub mod conv;
 pub mod elementwise;
 pub mod epilogue;
 pub mod error;

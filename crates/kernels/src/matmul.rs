@@ -255,7 +255,7 @@ fn few_rows(
 ///
 /// # Safety
 /// The output holds `a.rows` rows of `n` floats from `out_start` at `out_stride`.
-unsafe fn large<R: Right>(
+pub(crate) unsafe fn large<R: Right>(
     pool: &Pool,
     a: MatRef<'_>,
     b: &R,

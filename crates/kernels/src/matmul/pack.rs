@@ -164,6 +164,14 @@ pub(crate) fn pack_rows(
         let count = step.min(rows.end - row);
         let (panel, rest) = to.split_at_mut(count * kc);
         to = rest;
+        if a.row_stride == 1 && a.column_stride != 1 {
+            for (k, t) in panel.chunks_exact_mut(count).enumerate() {
+                let start = row + (depth.start + k) * a.column_stride;
+                t.copy_from_slice(&a.data[start..start + count]);
+            }
+            row += count;
+            continue;
+        }
         for i in 0..count {
             let start = (row + i) * a.row_stride + depth.start * a.column_stride;
             let target = panel[i..].iter_mut().step_by(count);
