@@ -10,13 +10,21 @@
 //! (`baseline`, `avx2`) forces a lower level than the machine has.
 
 pub mod conv;
+pub mod copy;
 pub mod elementwise;
 pub mod epilogue;
 pub mod error;
+pub mod gather;
 mod math;
 pub mod matmul;
+pub mod norm;
+pub mod pool;
+pub mod reduce;
+pub mod resize;
 pub mod scratch;
 pub mod simd;
+pub mod softmax;
 pub mod threads;
+pub mod transpose;
 
 pub use error::KernelError;

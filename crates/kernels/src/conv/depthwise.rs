@@ -43,7 +43,7 @@ pub(super) fn run(
     let shards = Shards::new(out);
     let error = FirstError::default();
     let work = positions * taps.len() * per_channel;
-    pool.split(s.batch * s.in_channels, ((1 << 18) / work.max(1)).max(1), |range| {
+    pool.split(s.batch * s.in_channels, ((1 << 16) / work.max(1)).max(1), |range| {
         let done = scratch::with(plane + CHUNK + chunked, |room| {
             let (padded, sums) = room.split_at_mut(plane + CHUNK);
             for item in range {
