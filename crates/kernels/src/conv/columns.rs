@@ -60,6 +60,12 @@ impl RowPhases {
             let count = (row.len() - start).div_ceil(stride).min(rest.len());
             if stride == 1 {
                 rest[..count].copy_from_slice(&row[start..start + count]);
+            } else if stride == 2 {
+                // Pairs become vector shuffles; the last element may have no partner.
+                let (pairs, last) = row[start..].as_chunks::<2>();
+                let whole = pairs.len().min(count);
+                rest[..whole].iter_mut().zip(pairs).for_each(|(t, &[x, _])| *t = x);
+                rest[whole..count].iter_mut().zip(last).for_each(|(t, &x)| *t = x);
             } else {
                 rest.iter_mut().zip(row[start..].iter().step_by(stride)).for_each(|(t, &x)| *t = x);
             }
