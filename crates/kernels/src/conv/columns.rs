@@ -49,9 +49,11 @@ impl RowPhases {
         self.pitch * self.phases.len()
     }
 
-    /// Lays out one row of input.
-    pub(super) fn fill(&self, row: &[f32], stride: usize, pad: usize, to: &mut [f32]) {
-        for (&phase, to) in self.phases.iter().zip(to.chunks_exact_mut(self.pitch)) {
+    /// Lays out one row of input, its phases `apart` from each other.
+    #[inline(always)]
+    pub(super) fn fill(&self, row: &[f32], stride: usize, pad: usize, to: &mut [f32], apart: usize) {
+        for (slot, &phase) in self.phases.iter().enumerate() {
+            let to = &mut to[slot * apart..][..self.pitch];
             // Element j of the phase is row[j * stride + phase - pad].
             let first = pad.saturating_sub(phase).div_ceil(stride).min(self.pitch);
             let (before, rest) = to.split_at_mut(first);
@@ -137,7 +139,7 @@ impl<'a> Columns<'a> {
                 match (first_row * sh + r).checked_sub(s.pads[1]).filter(|&y| y < s.input[1]) {
                     Some(y) => {
                         let x = &plane[y * s.input[2]..(y + 1) * s.input[2]];
-                        self.rows.fill(x, s.strides[2], s.pads[2], row);
+                        self.rows.fill(x, s.strides[2], s.pads[2], row, self.rows.pitch);
                     }
                     None => row.fill(0.0),
                 }
