@@ -1,5 +1,6 @@
 use crate::{
-    EvalError, conv, elementwise, epilogue, error::refuse, matmul, norm, pool, reduce, shape, slice, softmax,
+    EvalError, conv, elementwise, epilogue, error::refuse, matmul, norm, pool, quantize, reduce, resize,
+    shape, slice, softmax,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensormill_ir::ops::Op;
@@ -120,6 +121,9 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::Lrn(o) => one(norm::lrn(o, &x)),
         Op::Softmax(o) => one(softmax::softmax(o.axis, x.tensor(0)?)),
         Op::LogSoftmax(o) => one(softmax::log_softmax(o.axis, x.tensor(0)?)),
+        Op::Resize(o) => one(resize::resize(o, &x)),
+        Op::QuantizeLinear(o) => one(quantize::quantize(o, &x)),
+        Op::DequantizeLinear(o) => one(quantize::dequantize(o, &x)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
 

@@ -19,6 +19,8 @@ mod slice;
 mod conv;
 mod norm;
 mod pool;
+mod quantize;
+mod resize;
 mod softmax;
 
 // data

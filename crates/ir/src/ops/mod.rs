@@ -21,6 +21,8 @@ mod slice;
 mod conv;
 mod norm;
 mod pool;
+mod quantize;
+mod resize;
 mod softmax;
 mod window;
 
@@ -40,6 +42,8 @@ pub use slice::{Concat, Slice, Split};
 pub use conv::{Conv, ConvTranspose, DeformConv};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
 pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
+pub use quantize::{DequantizeLinear, QuantizeLinear};
+pub use resize::{AspectPolicy, CoordinateMode, NearestMode, Resize, ResizeAxis, ResizeMode};
 pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use window::{AutoPad, Window, WindowAxis};
 
@@ -181,6 +185,9 @@ op_table! {
     Softmax "softmax",
     LogSoftmax "log_softmax",
     Hardmax "hardmax",
+    Resize "resize",
+    QuantizeLinear "quantize",
+    DequantizeLinear "dequantize",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
 

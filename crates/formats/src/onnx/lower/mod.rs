@@ -18,6 +18,12 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod norm;
+mod pool;
+mod quantize;
+mod resize;
+mod softmax;
 
 // data
 
@@ -43,7 +49,12 @@ const TABLES: &[(&str, Table)] = &[
     ("", shape::TABLE),
     ("", slice::TABLE),
     // nn
-
+    ("", conv::TABLE),
+    ("", norm::TABLE),
+    ("", pool::TABLE),
+    ("", quantize::TABLE),
+    ("", resize::TABLE),
+    ("", softmax::TABLE),
     // data
 
     // more
