@@ -17,9 +17,11 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
 mod quantize;
+mod recurrent;
 mod resize;
 mod softmax;
 

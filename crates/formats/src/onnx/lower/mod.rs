@@ -19,9 +19,12 @@ mod slice;
 
 // nn
 mod conv;
+mod depth_to_space;
+mod grid;
 mod norm;
 mod pool;
 mod quantize;
+mod recurrent;
 mod resize;
 mod softmax;
 
@@ -50,9 +53,12 @@ const TABLES: &[(&str, Table)] = &[
     ("", slice::TABLE),
     // nn
     ("", conv::TABLE),
+    ("", depth_to_space::TABLE),
+    ("", grid::TABLE),
     ("", norm::TABLE),
     ("", pool::TABLE),
     ("", quantize::TABLE),
+    ("", recurrent::TABLE),
     ("", resize::TABLE),
     ("", softmax::TABLE),
     // data
