@@ -18,6 +18,11 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod norm;
+mod pool;
+mod softmax;
+mod window;
 
 // data
 
@@ -32,6 +37,11 @@ pub use shape::{Expand, Flatten, Range, Reshape, ShapeOf, SizeOf, Squeeze, Tile,
 pub use slice::{Concat, Slice, Split};
 
 // nn
+pub use conv::{Conv, ConvTranspose, DeformConv};
+pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
+pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
+pub use softmax::{Hardmax, LogSoftmax, Softmax};
+pub use window::{AutoPad, Window, WindowAxis};
 
 // data
 
@@ -153,6 +163,24 @@ op_table! {
     // matmul
     MatMul "matmul",
     // nn: convolution, pooling, normalization, resizing, recurrence, quantization
+    Conv "conv",
+    ConvTranspose "conv_transpose",
+    DeformConv "deform_conv",
+    MaxPool "max_pool",
+    AveragePool "average_pool",
+    LpPool "lp_pool",
+    MaxUnpool "max_unpool",
+    MaxRoiPool "max_roi_pool",
+    RoiAlign "roi_align",
+    BatchNorm "batch_norm",
+    LayerNorm "layer_norm",
+    RmsNorm "rms_norm",
+    InstanceNorm "instance_norm",
+    GroupNorm "group_norm",
+    Lrn "lrn",
+    Softmax "softmax",
+    LogSoftmax "log_softmax",
+    Hardmax "hardmax",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
 
