@@ -1,4 +1,4 @@
-use crate::{EvalError, elementwise, epilogue, error::refuse, matmul, reduce, shape, slice};
+use crate::{EvalError, elementwise, epilogue, error::refuse, gather, matmul, reduce, shape, slice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensormill_ir::ops::Op;
 use tensormill_tensor::{Shape, Tensor, Value};
@@ -103,7 +103,9 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         // nn
 
         // data
-
+        Op::Gather(o) => one(gather::gather(o, &x)),
+        Op::GatherElements(o) => one(gather::gather_elements(o, &x)),
+        Op::GatherND(o) => one(gather::gather_nd(o, &x)),
         // more
     }
 }

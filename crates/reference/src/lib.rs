@@ -18,6 +18,7 @@ mod slice;
 // nn
 
 // data
+mod gather;
 
 // more
 

@@ -20,6 +20,7 @@ mod slice;
 // nn
 
 // data
+mod gather;
 
 // more
 
@@ -34,6 +35,7 @@ pub use slice::{Concat, Slice, Split};
 // nn
 
 // data
+pub use gather::{Gather, GatherElements, GatherND};
 
 // more
 
@@ -155,6 +157,9 @@ op_table! {
     // nn: convolution, pooling, normalization, resizing, recurrence, quantization
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
+    Gather "gather",
+    GatherElements "gather_elements",
+    GatherND "gather_nd",
 
     // more: attention, losses, signals, text, detection
 }
