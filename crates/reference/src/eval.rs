@@ -1,5 +1,6 @@
 use crate::{
-    EvalError, conv, elementwise, epilogue, error::refuse, matmul, norm, pool, reduce, shape, slice, softmax,
+    EvalError, conv, elementwise, epilogue, error::refuse, gather, matmul, norm, pool, reduce, shape, slice,
+    softmax,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensormill_ir::ops::Op;
@@ -122,7 +123,9 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::LogSoftmax(o) => one(softmax::log_softmax(o.axis, x.tensor(0)?)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
-
+        Op::Gather(o) => one(gather::gather(o, &x)),
+        Op::GatherElements(o) => one(gather::gather_elements(o, &x)),
+        Op::GatherND(o) => one(gather::gather_nd(o, &x)),
         // more
     }
 }

@@ -22,6 +22,7 @@ mod pool;
 mod softmax;
 
 // data
+mod gather;
 
 // more
 

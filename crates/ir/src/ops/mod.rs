@@ -25,6 +25,7 @@ mod softmax;
 mod window;
 
 // data
+mod gather;
 
 // more
 
@@ -44,6 +45,7 @@ pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use window::{AutoPad, Window, WindowAxis};
 
 // data
+pub use gather::{Gather, GatherElements, GatherND};
 
 // more
 
@@ -183,6 +185,9 @@ op_table! {
     Hardmax "hardmax",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
+    Gather "gather",
+    GatherElements "gather_elements",
+    GatherND "gather_nd",
 
     // more: attention, losses, signals, text, detection
 }

@@ -20,6 +20,7 @@ mod slice;
 // nn
 
 // data
+mod gather;
 
 // more
 
@@ -45,7 +46,7 @@ const TABLES: &[(&str, Table)] = &[
     // nn
 
     // data
-
+    ("", gather::TABLE),
     // more
 ];
 
