@@ -105,6 +105,10 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         // data
 
         // more
+        Op::NllLoss(o) => one(crate::loss::nll(o, &x)),
+        Op::SoftmaxCrossEntropy(o) => crate::loss::cross_entropy(o, &x),
+        Op::Attention(o) => crate::attention::attention(o, &x),
+        Op::RotaryEmbedding(o) => one(crate::attention::rotary(o, &x)),
     }
 }
 

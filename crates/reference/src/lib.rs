@@ -20,6 +20,8 @@ mod slice;
 // data
 
 // more
+mod attention;
+mod loss;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

@@ -22,6 +22,8 @@ mod slice;
 // data
 
 // more
+mod attention;
+mod loss;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -36,6 +38,8 @@ pub use slice::{Concat, Slice, Split};
 // data
 
 // more
+pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -157,6 +161,10 @@ op_table! {
     // data: gathering, scattering, padding, sorting, control flow, sequences
 
     // more: attention, losses, signals, text, detection
+    NllLoss "nll_loss",
+    SoftmaxCrossEntropy "softmax_cross_entropy",
+    Attention "attention",
+    RotaryEmbedding "rotary_embedding",
 }
 
 impl Op {

@@ -22,6 +22,8 @@ mod slice;
 // data
 
 // more
+mod attention;
+mod loss;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -47,6 +49,8 @@ const TABLES: &[(&str, Table)] = &[
     // data
 
     // more
+    ("", loss::TABLE),
+    ("", attention::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
