@@ -21,6 +21,8 @@ mod slice;
 
 // more
 mod attention;
+mod einsum;
+mod linear_attention;
 mod loss;
 
 pub use error::EvalError;

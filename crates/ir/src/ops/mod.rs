@@ -23,6 +23,8 @@ mod slice;
 
 // more
 mod attention;
+mod einsum;
+mod linear_attention;
 mod loss;
 
 pub use constant::Const;
@@ -39,6 +41,8 @@ pub use slice::{Concat, Slice, Split};
 
 // more
 pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
+pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
 
 /// What every op's attribute struct does.
@@ -165,6 +169,10 @@ op_table! {
     SoftmaxCrossEntropy "softmax_cross_entropy",
     Attention "attention",
     RotaryEmbedding "rotary_embedding",
+    Einsum "einsum",
+    Det "det",
+    LinearAttention "linear_attention",
+    CausalConv "causal_conv",
 }
 
 impl Op {

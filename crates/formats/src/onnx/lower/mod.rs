@@ -23,6 +23,8 @@ mod slice;
 
 // more
 mod attention;
+mod einsum;
+mod linear_attention;
 mod loss;
 
 pub use error::{LowerError, UnsupportedOp};
@@ -51,6 +53,8 @@ const TABLES: &[(&str, Table)] = &[
     // more
     ("", loss::TABLE),
     ("", attention::TABLE),
+    ("", einsum::TABLE),
+    ("", linear_attention::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
