@@ -127,6 +127,14 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::GatherElements(o) => one(gather::gather_elements(o, &x)),
         Op::GatherND(o) => one(gather::gather_nd(o, &x)),
         // more
+        Op::NllLoss(o) => one(crate::loss::nll(o, &x)),
+        Op::SoftmaxCrossEntropy(o) => crate::loss::cross_entropy(o, &x),
+        Op::Attention(o) => crate::attention::attention(o, &x),
+        Op::RotaryEmbedding(o) => one(crate::attention::rotary(o, &x)),
+        Op::Einsum(o) => one(crate::einsum::einsum(o, &x)),
+        Op::Det(_) => one(crate::einsum::det(x.tensor(0)?)),
+        Op::LinearAttention(o) => crate::linear_attention::linear(o, &x),
+        Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
     }
 }
 

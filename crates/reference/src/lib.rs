@@ -25,6 +25,10 @@ mod softmax;
 mod gather;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

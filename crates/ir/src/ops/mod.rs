@@ -28,6 +28,10 @@ mod window;
 mod gather;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -48,6 +52,10 @@ pub use window::{AutoPad, Window, WindowAxis};
 pub use gather::{Gather, GatherElements, GatherND};
 
 // more
+pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
+pub use linear_attention::{CausalConv, LinearAttention};
+pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -190,6 +198,14 @@ op_table! {
     GatherND "gather_nd",
 
     // more: attention, losses, signals, text, detection
+    NllLoss "nll_loss",
+    SoftmaxCrossEntropy "softmax_cross_entropy",
+    Attention "attention",
+    RotaryEmbedding "rotary_embedding",
+    Einsum "einsum",
+    Det "det",
+    LinearAttention "linear_attention",
+    CausalConv "causal_conv",
 }
 
 impl Op {

@@ -23,6 +23,10 @@ mod slice;
 mod gather;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -48,6 +52,10 @@ const TABLES: &[(&str, Table)] = &[
     // data
     ("", gather::TABLE),
     // more
+    ("", loss::TABLE),
+    ("", attention::TABLE),
+    ("", einsum::TABLE),
+    ("", linear_attention::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
