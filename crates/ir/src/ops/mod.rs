@@ -97,6 +97,14 @@ macro_rules! op_table {
                 }
             }
 
+            /// The names of all ops in the text form, each kind of a family for itself.
+            pub fn names() -> Vec<&'static str> {
+                let families = ["unary", "binary", "reduce"];
+                let kinds = BinaryKind::ALL.iter().map(|k| k.word()).chain(ReduceKind::ALL.iter().map(|k| k.word()));
+                let own = [$($name,)*].into_iter().filter(|n| !families.contains(n));
+                UnaryKind::NAMES.iter().copied().chain(kinds).chain(own).collect()
+            }
+
             /// The attributes that differ from their defaults, in the order of their declaration.
             pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
                 let mut out = vec![];
