@@ -1,6 +1,8 @@
 use crate::{
     EvalError, conv, elementwise, epilogue, error::refuse, gather, matmul, norm, pool, reduce, shape, slice,
     softmax,
+    EvalError, conv, elementwise, epilogue, error::refuse, grid, matmul, norm, pool, quantize, recurrent,
+    reduce, resize, shape, slice, softmax,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensormill_ir::ops::Op;
@@ -121,6 +123,15 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::Lrn(o) => one(norm::lrn(o, &x)),
         Op::Softmax(o) => one(softmax::softmax(o.axis, x.tensor(0)?)),
         Op::LogSoftmax(o) => one(softmax::log_softmax(o.axis, x.tensor(0)?)),
+        Op::Lstm(o) => recurrent::lstm(o, &x),
+        Op::Gru(o) => recurrent::gru(o, &x),
+        Op::Rnn(o) => recurrent::rnn(o, &x),
+        Op::GridSample(o) => one(grid::grid_sample(o, &x)),
+        Op::AffineGrid(o) => one(grid::affine_grid(o, &x)),
+        Op::Col2Im(o) => one(grid::col2im(o, &x)),
+        Op::Resize(o) => one(resize::resize(o, &x)),
+        Op::QuantizeLinear(o) => one(quantize::quantize(o, &x)),
+        Op::DequantizeLinear(o) => one(quantize::dequantize(o, &x)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
         Op::Gather(o) => one(gather::gather(o, &x)),

@@ -17,8 +17,12 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
 mod softmax;
 
 // data

@@ -19,8 +19,12 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
 mod softmax;
 mod window;
 
@@ -43,8 +47,12 @@ pub use slice::{Concat, Slice, Split};
 
 // nn
 pub use conv::{Conv, ConvTranspose, DeformConv};
+pub use grid::{AffineGrid, Col2Im, GridPadding, GridSample};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
 pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
+pub use quantize::{DequantizeLinear, QuantizeLinear};
+pub use recurrent::{Activation, ActivationKind, Direction, Gru, Lstm, Rnn};
+pub use resize::{AspectPolicy, CoordinateMode, NearestMode, Resize, ResizeAxis, ResizeMode};
 pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use window::{AutoPad, Window, WindowAxis};
 
@@ -199,6 +207,15 @@ op_table! {
     Softmax "softmax",
     LogSoftmax "log_softmax",
     Hardmax "hardmax",
+    Resize "resize",
+    GridSample "grid_sample",
+    AffineGrid "affine_grid",
+    Col2Im "col2im",
+    Lstm "lstm",
+    Gru "gru",
+    Rnn "rnn",
+    QuantizeLinear "quantize",
+    DequantizeLinear "dequantize",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
     Gather "gather",

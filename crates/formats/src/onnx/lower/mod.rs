@@ -18,6 +18,15 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod depth_to_space;
+mod grid;
+mod norm;
+mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
+mod softmax;
 
 // data
 mod gather;
@@ -48,7 +57,15 @@ const TABLES: &[(&str, Table)] = &[
     ("", shape::TABLE),
     ("", slice::TABLE),
     // nn
-
+    ("", conv::TABLE),
+    ("", depth_to_space::TABLE),
+    ("", grid::TABLE),
+    ("", norm::TABLE),
+    ("", pool::TABLE),
+    ("", quantize::TABLE),
+    ("", recurrent::TABLE),
+    ("", resize::TABLE),
+    ("", softmax::TABLE),
     // data
     ("", gather::TABLE),
     // more
