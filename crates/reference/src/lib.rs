@@ -18,7 +18,13 @@ mod slice;
 // nn
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 

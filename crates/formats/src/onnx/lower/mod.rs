@@ -20,7 +20,13 @@ mod slice;
 // nn
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 
@@ -46,6 +52,12 @@ const TABLES: &[(&str, Table)] = &[
     // nn
 
     // data
+    ("", control::TABLE),
+    ("", pad::TABLE),
+    ("", random::TABLE),
+    ("", scatter::TABLE),
+    ("", sequence::TABLE),
+    ("", sort::TABLE),
     ("", gather::TABLE),
     // more
 ];
