@@ -26,7 +26,13 @@ mod resize;
 mod softmax;
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 mod attention;

@@ -29,7 +29,13 @@ mod softmax;
 mod window;
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 mod attention;
@@ -57,7 +63,16 @@ pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use window::{AutoPad, Window, WindowAxis};
 
 // data
+pub use control::{If, Loop, Scan, carried_type, fixed_point};
 pub use gather::{Gather, GatherElements, GatherND};
+pub use pad::{EyeLike, Pad, PadMode, Trilu};
+pub use random::{Bernoulli, Multinomial, RandomNormal, RandomUniform};
+pub use scatter::{ScatterElements, ScatterND, ScatterReduction, TensorScatter};
+pub use sequence::{
+    ConcatFromSequence, OptionalGetElement, OptionalHasElement, OptionalOf, SequenceAt, SequenceConstruct,
+    SequenceEmpty, SequenceErase, SequenceInsert, SequenceLength, SplitToSequence,
+};
+pub use sort::{Compress, CumProd, CumSum, NonZero, OneHot, ReverseSequence, TopK, Unique};
 
 // more
 pub use attention::{Attention, AttentionScores, RotaryEmbedding};
@@ -221,6 +236,38 @@ op_table! {
     Gather "gather",
     GatherElements "gather_elements",
     GatherND "gather_nd",
+    If "if",
+    Loop "loop",
+    Scan "scan",
+    Pad "pad",
+    Trilu "trilu",
+    EyeLike "eye_like",
+    ScatterElements "scatter_elements",
+    ScatterND "scatter_nd",
+    TensorScatter "tensor_scatter",
+    TopK "top_k",
+    Unique "unique",
+    NonZero "non_zero",
+    Compress "compress",
+    CumSum "cum_sum",
+    CumProd "cum_prod",
+    OneHot "one_hot",
+    ReverseSequence "reverse_sequence",
+    RandomUniform "random_uniform",
+    RandomNormal "random_normal",
+    Bernoulli "bernoulli",
+    Multinomial "multinomial",
+    SequenceConstruct "sequence_construct",
+    SequenceEmpty "sequence_empty",
+    SequenceInsert "sequence_insert",
+    SequenceErase "sequence_erase",
+    SequenceAt "sequence_at",
+    SequenceLength "sequence_length",
+    SplitToSequence "split_to_sequence",
+    ConcatFromSequence "concat_from_sequence",
+    OptionalOf "optional",
+    OptionalHasElement "optional_has_element",
+    OptionalGetElement "optional_get_element",
 
     // more: attention, losses, signals, text, detection
     NllLoss "nll_loss",
@@ -236,11 +283,17 @@ op_table! {
 impl Op {
     /// Whether running it twice on the same operands may give different results.
     pub fn is_random(&self) -> bool {
-        false
+        matches!(self, Op::RandomUniform(_) | Op::RandomNormal(_) | Op::Bernoulli(_) | Op::Multinomial(_))
+            || self.bodies().iter().any(|b| b.nodes().any(|(_, n)| n.op.is_random()))
     }
 
     /// The bodies of a control-flow op.
     pub fn bodies(&self) -> Vec<&crate::Graph> {
-        vec![]
+        match self {
+            Op::If(o) => vec![&o.then_branch.0, &o.else_branch.0],
+            Op::Loop(o) => vec![&o.body.0],
+            Op::Scan(o) => vec![&o.body.0],
+            _ => vec![],
+        }
     }
 }

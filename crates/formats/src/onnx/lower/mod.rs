@@ -29,7 +29,13 @@ mod resize;
 mod softmax;
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 mod attention;
@@ -67,6 +73,12 @@ const TABLES: &[(&str, Table)] = &[
     ("", resize::TABLE),
     ("", softmax::TABLE),
     // data
+    ("", control::TABLE),
+    ("", pad::TABLE),
+    ("", random::TABLE),
+    ("", scatter::TABLE),
+    ("", sequence::TABLE),
+    ("", sort::TABLE),
     ("", gather::TABLE),
     // more
     ("", loss::TABLE),
