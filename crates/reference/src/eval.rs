@@ -113,6 +113,10 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::Det(_) => one(crate::einsum::det(x.tensor(0)?)),
         Op::LinearAttention(o) => crate::linear_attention::linear(o, &x),
         Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
+        Op::Dft(o) => one(crate::signal::dft(o, &x)),
+        Op::Stft(o) => one(crate::signal::stft(o, &x)),
+        Op::Window(o) => one(crate::signal::window(o, &x)),
+        Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
     }
 }
 

@@ -22,8 +22,10 @@ mod slice;
 // more
 mod attention;
 mod einsum;
+mod fourier;
 mod linear_attention;
 mod loss;
+mod signal;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

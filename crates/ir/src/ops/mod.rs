@@ -26,6 +26,7 @@ mod attention;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -44,6 +45,7 @@ pub use attention::{Attention, AttentionScores, RotaryEmbedding};
 pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
 pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
+pub use signal::{Dft, MelWeights, Stft, Window, WindowKind};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -173,6 +175,10 @@ op_table! {
     Det "det",
     LinearAttention "linear_attention",
     CausalConv "causal_conv",
+    Dft "dft",
+    Stft "stft",
+    Window "window",
+    MelWeights "mel_weights",
 }
 
 impl Op {

@@ -26,6 +26,7 @@ mod attention;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -55,6 +56,7 @@ const TABLES: &[(&str, Table)] = &[
     ("", attention::TABLE),
     ("", einsum::TABLE),
     ("", linear_attention::TABLE),
+    ("", signal::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
