@@ -117,6 +117,12 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::Stft(o) => one(crate::signal::stft(o, &x)),
         Op::Window(o) => one(crate::signal::window(o, &x)),
         Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
+        Op::NonMaxSuppression(o) => one(crate::detection::non_max_suppression(o, &x)),
+        Op::StringConcat(_) => one(crate::text::concat(&x)),
+        Op::StringSplit(o) => crate::text::split(o, &x),
+        Op::StringNormalize(o) => one(crate::text::normalize(o, x.tensor(0)?)),
+        Op::RegexFullMatch(o) => one(crate::text::full_match(o, x.tensor(0)?)),
+        Op::Ngrams(o) => one(crate::text::ngrams(o, &x)),
     }
 }
 

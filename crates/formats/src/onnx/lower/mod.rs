@@ -23,10 +23,12 @@ mod slice;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
 mod signal;
+mod text;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -57,6 +59,8 @@ const TABLES: &[(&str, Table)] = &[
     ("", einsum::TABLE),
     ("", linear_attention::TABLE),
     ("", signal::TABLE),
+    ("", detection::TABLE),
+    ("", text::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
