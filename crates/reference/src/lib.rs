@@ -16,8 +16,13 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod norm;
+mod pool;
+mod softmax;
 
 // data
+mod gather;
 
 // more
 mod attention;

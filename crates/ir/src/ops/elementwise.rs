@@ -18,6 +18,9 @@ macro_rules! unary_kinds {
         pub enum UnaryKind { $($(#[$meta])* $case $({ $($param: F32),* })?,)* }
 
         impl UnaryKind {
+            /// The names of all kinds.
+            pub const NAMES: &[&str] = &[$($name,)*];
+
             /// The op's name in the text form.
             pub const fn name(self) -> &'static str {
                 match self { $(UnaryKind::$case { .. } => $name,)* }

@@ -20,6 +20,7 @@ mod slice;
 // nn
 
 // data
+mod gather;
 
 // more
 mod attention;
@@ -52,7 +53,7 @@ const TABLES: &[(&str, Table)] = &[
     // nn
 
     // data
-
+    ("", gather::TABLE),
     // more
     ("", loss::TABLE),
     ("", attention::TABLE),
