@@ -197,6 +197,16 @@ pub(crate) fn eval_counted(
         Op::Det(_) => one(crate::einsum::det(x.tensor(0)?)),
         Op::LinearAttention(o) => crate::linear_attention::linear(o, &x),
         Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
+        Op::Dft(o) => one(crate::signal::dft(o, &x)),
+        Op::Stft(o) => one(crate::signal::stft(o, &x)),
+        Op::Window(o) => one(crate::signal::window(o, &x)),
+        Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
+        Op::NonMaxSuppression(o) => one(crate::detection::non_max_suppression(o, &x)),
+        Op::StringConcat(_) => one(crate::text::concat(&x)),
+        Op::StringSplit(o) => crate::text::split(o, &x),
+        Op::StringNormalize(o) => one(crate::text::normalize(o, x.tensor(0)?)),
+        Op::RegexFullMatch(o) => one(crate::text::full_match(o, x.tensor(0)?)),
+        Op::Ngrams(o) => one(crate::text::ngrams(o, &x)),
     }
 }
 

@@ -39,9 +39,12 @@ mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -76,9 +79,12 @@ pub use sort::{Compress, CumProd, CumSum, NonZero, OneHot, ReverseSequence, TopK
 
 // more
 pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use detection::NonMaxSuppression;
 pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
 pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
+pub use signal::{Dft, MelWeights, Stft, Window, WindowKind};
+pub use text::{CaseChange, NgramMode, Ngrams, RegexFullMatch, StringConcat, StringNormalize, StringSplit};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -278,6 +284,16 @@ op_table! {
     Det "det",
     LinearAttention "linear_attention",
     CausalConv "causal_conv",
+    Dft "dft",
+    Stft "stft",
+    Window "window",
+    MelWeights "mel_weights",
+    NonMaxSuppression "non_max_suppression",
+    StringConcat "string_concat",
+    StringSplit "string_split",
+    StringNormalize "string_normalize",
+    RegexFullMatch "regex_full_match",
+    Ngrams "ngrams",
 }
 
 impl Op {

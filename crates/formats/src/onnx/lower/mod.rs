@@ -39,9 +39,12 @@ mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -85,6 +88,9 @@ const TABLES: &[(&str, Table)] = &[
     ("", attention::TABLE),
     ("", einsum::TABLE),
     ("", linear_attention::TABLE),
+    ("", signal::TABLE),
+    ("", detection::TABLE),
+    ("", text::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
