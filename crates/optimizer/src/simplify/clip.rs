@@ -25,7 +25,7 @@ impl Rule for ClampConstants {
         &[OpKind::Clip]
     }
 
-    fn apply(&self, g: &Graph, at: NodeId, _: &RuleCx<'_>) -> Outcome {
+    fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         let node = g.node(at);
         if !matches!(node.op, Op::Clip(_)) {
             return Outcome::NoMatch;
@@ -48,6 +48,10 @@ impl Rule for ClampConstants {
         let [min, max] = bounds;
         if min == f32::INFINITY || max == f32::NEG_INFINITY {
             return Outcome::Declined("a bound is the wrong infinity");
+        }
+        // Which zero the larger of 0 and -0 is, is left to whoever computes it.
+        if bounds.contains(&0.0) && dtype.is_float() && cx.options.numerics < Numerics::Reassociates {
+            return Outcome::Declined("the sign of a zero may change");
         }
         let kind = if min == 0.0 && min.is_sign_positive() && max == f32::INFINITY {
             UnaryKind::Relu

@@ -18,6 +18,8 @@ enum Joined {
     Inner,
     Nothing,
     One(UnaryKind),
+    /// One clamp, but for the sign of a zero that is at a bound.
+    SignOfZero(Option<UnaryKind>),
 }
 
 fn join(inner: UnaryKind, outer: UnaryKind, dtype: DType) -> Option<Joined> {
@@ -28,24 +30,28 @@ fn join(inner: UnaryKind, outer: UnaryKind, dtype: DType) -> Option<Joined> {
         (Relu, Relu) | (Ceil | Floor | Round, Ceil | Floor | Round) | (Sign, Sign) => Joined::Inner,
         (Sigmoid, Relu | Abs) => Joined::Inner,
         (Neg, Abs) if dtype.is_float() => Joined::One(Abs),
+        (Clamp { .. }, Clamp { .. }) if inner == outer => Joined::Inner,
         (Relu | Clamp { .. }, Relu | Clamp { .. }) => {
             let range = |k| match k {
                 Clamp { min, max } => (min.0, max.0),
                 _ => (0.0, f32::INFINITY),
             };
             let ((a, b), (c, d)) = (range(inner), range(outer));
-            // Zeros of both signs compare equal, and which of them a clamp returns would change.
-            let zeros = [a, b, c, d].iter().any(|v| *v == 0.0 && v.is_sign_negative());
-            if a > b || c > d || zeros {
+            if !(a <= b && c <= d) {
                 return None;
             }
             let (min, max) = (a.max(c).min(d), b.min(d).max(c));
-            if (min, max) == (a, b) {
-                Joined::Inner
+            let one = if (min, max) == (a, b) {
+                None
             } else if (min, max) == (0.0, f32::INFINITY) {
-                Joined::One(Relu)
+                Some(Relu)
             } else {
-                Joined::One(Clamp { min: min.into(), max: max.into() })
+                Some(Clamp { min: min.into(), max: max.into() })
+            };
+            match one {
+                _ if [a, b, c, d].contains(&0.0) && dtype.is_float() => Joined::SignOfZero(one),
+                None => Joined::Inner,
+                Some(kind) => Joined::One(kind),
             }
         }
         _ => return None,
@@ -65,16 +71,20 @@ impl Rule for UnaryOfUnary {
         &[OpKind::Unary]
     }
 
-    fn apply(&self, g: &Graph, at: NodeId, _: &RuleCx<'_>) -> Outcome {
+    fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         let node = g.node(at);
         let Op::Unary(Unary { kind: outer }) = node.op else { return Outcome::NoMatch };
         let mid = find!(node.input(0));
         let (inner, x) = find!(unary(g, mid));
         let mut p = Patch::new();
-        match find!(join(inner, outer, find!(dtype(g, x)))) {
-            Joined::Inner => p.replace(node.output(), mid),
+        let joined = find!(join(inner, outer, find!(dtype(g, x))));
+        if matches!(joined, Joined::SignOfZero(_)) && cx.options.numerics < Numerics::Reassociates {
+            return Outcome::Declined("the sign of a zero may change");
+        }
+        match joined {
+            Joined::Inner | Joined::SignOfZero(None) => p.replace(node.output(), mid),
             Joined::Nothing => p.replace(node.output(), x),
-            Joined::One(kind) => {
+            Joined::One(kind) | Joined::SignOfZero(Some(kind)) => {
                 let new = p.op(Unary { kind }, &[x.into()]);
                 p.origin(node.origin.clone());
                 p.replace(node.output(), new);
