@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
-use tensormill_ir::{Graph, NodeId, OpKind, ValueId};
+use tensormill_ir::{Graph, IrError, NodeId, OpKind, ValueId};
 
 /// Rounds over the whole graph after the work list ran dry.
 const MAX_ROUNDS: usize = 8;
@@ -120,9 +120,17 @@ impl Pass for RuleSet {
                     left -= 1;
                     let replaced: Vec<ValueId> = patch.replaced().collect();
                     let (mut near, first_new) = (neighbours(g, &replaced), g.node_capacity());
-                    if let Err(source) = g.apply(patch) {
-                        result = Err(PassError::Rule { rule: rule.name(), source });
-                        break 'rounds;
+                    match g.apply(patch) {
+                        Ok(()) => {}
+                        // Only a graph whose sizes contradict each other gets here: its runs fail.
+                        Err(IrError::Infer { .. }) => {
+                            declined.insert((r, id), "the sizes around it contradict each other");
+                            continue;
+                        }
+                        Err(source) => {
+                            result = Err(PassError::Rule { rule: rule.name(), source });
+                            break 'rounds;
+                        }
                     }
                     counts[r].rewrites += 1;
                     if replaced.iter().any(|v| rcx.is_output(*v)) {

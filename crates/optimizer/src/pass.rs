@@ -92,7 +92,7 @@ impl<'a> PassCx<'a> {
     }
 }
 
-/// Why a pass failed: always a defect of the pass, never of the model.
+/// Why a pass failed: a defect of the pass, or a model whose sizes turn out to contradict each other.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {

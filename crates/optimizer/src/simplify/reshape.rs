@@ -4,7 +4,7 @@ use crate::{
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
-    Dim, Dims, Graph, New, NodeId, OpKind, Patch, ValueId,
+    Dim, Dims, Expr, Graph, New, NodeId, OpKind, Patch, ValueId,
     ops::{Op, Reshape},
 };
 use tensormill_tensor::Tensor;
@@ -27,7 +27,22 @@ pub(crate) fn shape_operand(from: &Dims, to: &Dims) -> Option<Vec<i64>> {
         });
     }
     // Beside an axis that turns out empty, -1 has no meaning.
-    (rest.is_none() || !spec.contains(&0)).then_some(spec)
+    let clear = rest.is_none() || !spec.contains(&0);
+    (clear && may_reshape(from, to)).then_some(spec)
+}
+
+/// Whether both have the same number of elements, as far as is known: a file may say otherwise.
+fn may_reshape(from: &Dims, to: &Dims) -> bool {
+    let count = |d: &Dims| d.iter().try_fold(Expr::constant(1), |n, d| n.mul(&d.expr()?));
+    let known = |d: &Dims| d.iter().filter_map(Dim::known).try_fold(1usize, |n, d| n.checked_mul(d));
+    match (count(from), count(to)) {
+        (Some(a), Some(b)) => a == b,
+        (Some(a), None) => match (a.as_const(), known(to)) {
+            (Some(a), Some(k)) => usize::try_from(a).is_ok_and(|a| a % k.max(1) == 0),
+            _ => true,
+        },
+        _ => true,
+    }
 }
 
 pub(crate) fn reshape(p: &mut Patch, x: New, spec: Vec<i64>) -> Option<New> {
