@@ -56,6 +56,9 @@ pub mod files {
     };
 }
 
+#[cfg(test)]
+mod session_tests;
+
 /// The README's examples are compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
