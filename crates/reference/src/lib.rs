@@ -16,10 +16,19 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod norm;
+mod pool;
+mod softmax;
 
 // data
+mod gather;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

@@ -20,8 +20,13 @@ mod slice;
 // nn
 
 // data
+mod gather;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -45,8 +50,12 @@ const TABLES: &[(&str, Table)] = &[
     // nn
 
     // data
-
+    ("", gather::TABLE),
     // more
+    ("", loss::TABLE),
+    ("", attention::TABLE),
+    ("", einsum::TABLE),
+    ("", linear_attention::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
