@@ -26,8 +26,23 @@ mod resize;
 mod softmax;
 
 // data
+mod control;
+mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
+mod attention;
+mod detection;
+mod einsum;
+mod fourier;
+mod linear_attention;
+mod loss;
+mod signal;
+mod text;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

@@ -18,6 +18,9 @@ macro_rules! unary_kinds {
         pub enum UnaryKind { $($(#[$meta])* $case $({ $($param: F32),* })?,)* }
 
         impl UnaryKind {
+            /// The names of all kinds.
+            pub const NAMES: &[&str] = &[$($name,)*];
+
             /// The op's name in the text form.
             pub const fn name(self) -> &'static str {
                 match self { $(UnaryKind::$case { .. } => $name,)* }
@@ -310,6 +313,7 @@ fn element(kind: BinaryKind, a: &Expr, b: &Expr) -> Option<Expr> {
         _ => {
             let (a, b) = (a.as_const()?, b.as_const()?);
             match kind {
+                Div => a.checked_div(b).map(Expr::constant),
                 Equal => truth(a == b),
                 Less => truth(a < b),
                 LessOrEqual => truth(a <= b),

@@ -29,8 +29,22 @@ mod resize;
 mod softmax;
 
 // data
+mod control;
+mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
+mod attention;
+mod detection;
+mod einsum;
+mod linear_attention;
+mod loss;
+mod signal;
+mod text;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -62,8 +76,21 @@ const TABLES: &[(&str, Table)] = &[
     ("", resize::TABLE),
     ("", softmax::TABLE),
     // data
-
+    ("", control::TABLE),
+    ("", pad::TABLE),
+    ("", random::TABLE),
+    ("", scatter::TABLE),
+    ("", sequence::TABLE),
+    ("", sort::TABLE),
+    ("", gather::TABLE),
     // more
+    ("", loss::TABLE),
+    ("", attention::TABLE),
+    ("", einsum::TABLE),
+    ("", linear_attention::TABLE),
+    ("", signal::TABLE),
+    ("", detection::TABLE),
+    ("", text::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
