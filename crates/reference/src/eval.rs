@@ -1,7 +1,8 @@
 use crate::{
-    EvalError, control, elementwise, epilogue, error::refuse, gather, matmul, pad, random, reduce, scatter,
-    sequence, shape, slice, sort,
+    EvalError, conv, elementwise, epilogue, error::refuse, gather, matmul, norm, pool, reduce, shape, slice,
+    softmax,
 };
+use crate::{control, pad, random, scatter, sequence, sort};
 use std::{
     cell::Cell,
     sync::atomic::{AtomicBool, Ordering},
@@ -119,7 +120,24 @@ pub(crate) fn eval_counted(
         Op::Reduce(o) => one(reduce::reduce(o, &x)),
         Op::ArgReduce(o) => one(reduce::arg_reduce(o, x.tensor(0)?)),
         // nn
-
+        Op::Conv(o) => one(conv::conv(o, &x).and_then(|y| epilogue::apply(&o.epilogue, y, &x))),
+        Op::ConvTranspose(o) => one(conv::conv_transpose(o, &x)),
+        Op::DeformConv(o) => one(conv::deform_conv(o, &x)),
+        Op::MaxPool(o) => pool::max_pool(o, &x),
+        Op::AveragePool(o) => one(pool::average_pool(o, &x)),
+        Op::LpPool(o) => one(pool::lp_pool(o, &x)),
+        Op::MaxUnpool(o) => one(pool::max_unpool(o, &x)),
+        Op::MaxRoiPool(o) => one(pool::max_roi_pool(o, &x)),
+        Op::RoiAlign(o) => one(pool::roi_align(o, &x)),
+        Op::BatchNorm(o) => one(norm::batch_norm(o, &x)),
+        Op::LayerNorm(o) => norm::layer_norm(o, &x),
+        Op::RmsNorm(o) => one(norm::rms_norm(o, &x)),
+        Op::InstanceNorm(o) => one(norm::instance_norm(o.epsilon.0, &x)),
+        Op::GroupNorm(o) => one(norm::group_norm(o, &x)),
+        Op::Lrn(o) => one(norm::lrn(o, &x)),
+        Op::Softmax(o) => one(softmax::softmax(o.axis, x.tensor(0)?)),
+        Op::LogSoftmax(o) => one(softmax::log_softmax(o.axis, x.tensor(0)?)),
+        Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
         Op::If(o) => control::branch(o, &x),
         Op::Loop(o) => control::repeat(o, &x),
@@ -157,6 +175,14 @@ pub(crate) fn eval_counted(
         Op::GatherElements(o) => one(gather::gather_elements(o, &x)),
         Op::GatherND(o) => one(gather::gather_nd(o, &x)),
         // more
+        Op::NllLoss(o) => one(crate::loss::nll(o, &x)),
+        Op::SoftmaxCrossEntropy(o) => crate::loss::cross_entropy(o, &x),
+        Op::Attention(o) => crate::attention::attention(o, &x),
+        Op::RotaryEmbedding(o) => one(crate::attention::rotary(o, &x)),
+        Op::Einsum(o) => one(crate::einsum::einsum(o, &x)),
+        Op::Det(_) => one(crate::einsum::det(x.tensor(0)?)),
+        Op::LinearAttention(o) => crate::linear_attention::linear(o, &x),
+        Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
     }
 }
 

@@ -16,6 +16,10 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod norm;
+mod pool;
+mod softmax;
 
 // data
 mod control;
@@ -27,6 +31,10 @@ mod sequence;
 mod sort;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

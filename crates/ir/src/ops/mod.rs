@@ -18,6 +18,11 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod norm;
+mod pool;
+mod softmax;
+mod window;
 
 // data
 mod control;
@@ -29,6 +34,10 @@ mod sequence;
 mod sort;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -39,6 +48,11 @@ pub use shape::{Expand, Flatten, Range, Reshape, ShapeOf, SizeOf, Squeeze, Tile,
 pub use slice::{Concat, Slice, Split};
 
 // nn
+pub use conv::{Conv, ConvTranspose, DeformConv};
+pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
+pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
+pub use softmax::{Hardmax, LogSoftmax, Softmax};
+pub use window::{AutoPad, Window, WindowAxis};
 
 // data
 pub use control::{If, Loop, Scan, carried_type, fixed_point};
@@ -53,6 +67,10 @@ pub use sequence::{
 pub use sort::{Compress, CumProd, CumSum, NonZero, OneHot, ReverseSequence, TopK, Unique};
 
 // more
+pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
+pub use linear_attention::{CausalConv, LinearAttention};
+pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -92,6 +110,14 @@ macro_rules! op_table {
                     Op::Reduce(r) => r.kind.word(),
                     $(Op::$variant(_) => $name,)*
                 }
+            }
+
+            /// The names of all ops in the text form, each kind of a family for itself.
+            pub fn names() -> Vec<&'static str> {
+                let families = ["unary", "binary", "reduce"];
+                let kinds = BinaryKind::ALL.iter().map(|k| k.word()).chain(ReduceKind::ALL.iter().map(|k| k.word()));
+                let own = [$($name,)*].into_iter().filter(|n| !families.contains(n));
+                UnaryKind::NAMES.iter().copied().chain(kinds).chain(own).collect()
             }
 
             /// The attributes that differ from their defaults, in the order of their declaration.
@@ -170,6 +196,24 @@ op_table! {
     // matmul
     MatMul "matmul",
     // nn: convolution, pooling, normalization, resizing, recurrence, quantization
+    Conv "conv",
+    ConvTranspose "conv_transpose",
+    DeformConv "deform_conv",
+    MaxPool "max_pool",
+    AveragePool "average_pool",
+    LpPool "lp_pool",
+    MaxUnpool "max_unpool",
+    MaxRoiPool "max_roi_pool",
+    RoiAlign "roi_align",
+    BatchNorm "batch_norm",
+    LayerNorm "layer_norm",
+    RmsNorm "rms_norm",
+    InstanceNorm "instance_norm",
+    GroupNorm "group_norm",
+    Lrn "lrn",
+    Softmax "softmax",
+    LogSoftmax "log_softmax",
+    Hardmax "hardmax",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
     Gather "gather",
@@ -209,6 +253,14 @@ op_table! {
     OptionalGetElement "optional_get_element",
 
     // more: attention, losses, signals, text, detection
+    NllLoss "nll_loss",
+    SoftmaxCrossEntropy "softmax_cross_entropy",
+    Attention "attention",
+    RotaryEmbedding "rotary_embedding",
+    Einsum "einsum",
+    Det "det",
+    LinearAttention "linear_attention",
+    CausalConv "causal_conv",
 }
 
 impl Op {

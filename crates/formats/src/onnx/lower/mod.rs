@@ -29,6 +29,10 @@ mod sequence;
 mod sort;
 
 // more
+mod attention;
+mod einsum;
+mod linear_attention;
+mod loss;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -60,6 +64,10 @@ const TABLES: &[(&str, Table)] = &[
     ("", sort::TABLE),
     ("", gather::TABLE),
     // more
+    ("", loss::TABLE),
+    ("", attention::TABLE),
+    ("", einsum::TABLE),
+    ("", linear_attention::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.

@@ -1,0 +1,85 @@
+//! Reusable temporary buffers, one stack of them per thread.
+//!
+//! A kernel that needs room for a packed block borrows it here; the buffer goes back to the thread's
+//! stack afterwards, so that the steady state allocates nothing. Contents are left over from earlier uses.
+
+use crate::error::KernelError;
+use std::cell::RefCell;
+
+/// One cache line of floats: buffers made of these start on a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([f32; 16]);
+
+/// A cache-line-aligned buffer of floats.
+#[derive(Clone, Default)]
+pub(crate) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// Makes room for `len` floats; new room is zeroed, old contents stay.
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<(), KernelError> {
+        let lines = len.div_ceil(16);
+        if lines > self.0.len() {
+            let bytes = lines.saturating_mul(64);
+            self.0.try_reserve_exact(lines - self.0.len()).map_err(|_| KernelError::Memory { bytes })?;
+            self.0.resize(lines, Line([0.0; 16]));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        // SAFETY: a `Line` is 16 floats without padding (64 bytes, alignment 64), so `n` of them are
+        // `16 * n` floats.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 16) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
+    }
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `f` with a cache-line-aligned buffer of `len` floats with arbitrary contents.
+pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> Result<R, KernelError> {
+    let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    buffer.reserve(len)?;
+    let out = f(&mut buffer.as_mut_slice()[..len]);
+    FREE.with_borrow_mut(|free| free.push(buffer));
+    Ok(out)
+}
+
+/// Frees this thread's idle buffers.
+pub fn release() {
+    FREE.with_borrow_mut(Vec::clear);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_nest_are_aligned_and_come_back() {
+        let first = with(100, |a| {
+            a.fill(1.0);
+            with(10, |b| {
+                b.fill(2.0);
+                assert_eq!(b.as_ptr() as usize % 64, 0);
+            })
+            .unwrap();
+            assert!(a.iter().all(|&x| x == 1.0));
+            a.as_ptr() as usize
+        })
+        .unwrap();
+        assert_eq!(with(50, |a| a.as_ptr() as usize).unwrap(), first);
+        release();
+    }
+
+    #[test]
+    fn an_absurd_size_is_an_error() {
+        assert!(matches!(with(usize::MAX / 8, |_| ()), Err(KernelError::Memory { .. })));
+    }
+}
