@@ -137,7 +137,7 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
         Op::Dft(o) => one(crate::signal::dft(o, &x)),
         Op::Stft(o) => one(crate::signal::stft(o, &x)),
-        Op::Window(o) => one(crate::signal::window(o, &x)),
+        Op::WindowFunction(o) => one(crate::signal::window(o, &x)),
         Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
         Op::NonMaxSuppression(o) => one(crate::detection::non_max_suppression(o, &x)),
         Op::StringConcat(_) => one(crate::text::concat(&x)),

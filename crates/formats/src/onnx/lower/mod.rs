@@ -26,10 +26,12 @@ mod gather;
 mod attention;
 mod detection;
 mod einsum;
+mod flex_attention;
 mod linear_attention;
 mod loss;
 mod signal;
 mod text;
+mod training;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -62,6 +64,8 @@ const TABLES: &[(&str, Table)] = &[
     ("", signal::TABLE),
     ("", detection::TABLE),
     ("", text::TABLE),
+    ("ai.onnx.preview.training", training::TABLE),
+    ("ai.onnx.preview", flex_attention::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.
