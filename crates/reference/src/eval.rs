@@ -145,6 +145,8 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::StringNormalize(o) => one(crate::text::normalize(o, x.tensor(0)?)),
         Op::RegexFullMatch(o) => one(crate::text::full_match(o, x.tensor(0)?)),
         Op::Ngrams(o) => one(crate::text::ngrams(o, &x)),
+        Op::TreeEnsemble(o) => one(crate::trees::trees(o, &x)),
+        Op::Lookup(_) => one(crate::trees::lookup(&x)),
     }
 }
 
