@@ -222,3 +222,75 @@ pub(crate) fn lookup(x: &Operands<'_>) -> Result<Tensor> {
     }
     Ok(Tensor::from_bytes(values.dtype(), t.shape().clone(), bytes.into())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{EvalLimits, eval};
+    use tensormill_ir::ops::{Lookup, Op, TreeEnsemble};
+    use tensormill_tensor::{Tensor, Value};
+
+    fn ints(v: &[i64]) -> Value {
+        Tensor::from_vec([v.len()], v.to_vec()).unwrap().into()
+    }
+
+    fn floats(v: &[f32]) -> Value {
+        Tensor::from_vec([v.len()], v.to_vec()).unwrap().into()
+    }
+
+    /// One tree over one feature; leaf `i` votes `10^i`.
+    fn run(x: &[f32], nodes: &[[i64; 3]], modes: &[u8], splits: &[f32]) -> Result<Vec<f64>, String> {
+        let operands: Vec<Value> = vec![
+            Tensor::from_vec([x.len(), 1], x.to_vec()).unwrap().into(),
+            ints(&[0]),
+            Tensor::from_vec([nodes.len(), 3], nodes.concat()).unwrap().into(),
+            Tensor::from_vec([modes.len()], modes.to_vec()).unwrap().into(),
+            floats(splits),
+            ints(&[0, 1, 2, 3]),
+            ints(&[0, 0, 0]),
+            floats(&[1.0, 10.0, 100.0]),
+        ];
+        let operands: Vec<Option<&Value>> = operands.iter().map(Some).collect();
+        let y = eval(&Op::from(TreeEnsemble::default()), &operands, &EvalLimits::default());
+        let y = y.map_err(|e| e.to_string())?;
+        Ok(y[0].as_tensor().unwrap().to_f64_vec().unwrap())
+    }
+
+    #[test]
+    fn rows_go_where_comparisons_say() {
+        let nodes = [[0, -1, 1], [0, -2, -3]];
+        let x = [0.0, 1.0, 2.0, 3.0, f32::NAN];
+        assert_eq!(run(&x, &nodes, &[0, 1], &[1.0, 3.0]).unwrap(), [1.0, 1.0, 10.0, 100.0, 100.0]);
+        // NaN follows the branch that each node names for it.
+        assert_eq!(run(&x[4..], &nodes, &[8, 1], &[1.0, 3.0]).unwrap(), [1.0]);
+        assert_eq!(run(&x[4..], &nodes, &[5, 8], &[1.0, 3.0]).unwrap(), [10.0]);
+    }
+
+    #[test]
+    fn broken_trees_are_refused() {
+        let refused = |nodes: &[[i64; 3]], modes: &[u8], what: &str| {
+            let e = run(&[0.0], nodes, modes, &vec![1.0; modes.len()]).unwrap_err();
+            assert!(e.contains(what), "{e}");
+        };
+        refused(&[[0, 0, 0]], &[0], "leads back");
+        refused(&[[0, 1, 1], [0, 0, 0]], &[0, 0], "leads back");
+        refused(&[[0, 7, -1]], &[0], "leads to 7");
+        refused(&[[0, -9, -1]], &[0], "leads to -9");
+        refused(&[[0, i64::MIN, i64::MAX]], &[0], "leads to");
+        refused(&[[1, -1, -1]], &[0], "feature 1");
+        refused(&[[-1, -1, -1]], &[0], "feature -1");
+        refused(&[[0, -1, -1]], &[7], "comparison");
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_counts_and_nan_is_a_key() {
+        let operands = [
+            floats(&[f32::NAN, 0.0, -0.0, 2.0]),
+            floats(&[0.0, f32::NAN, 0.0]),
+            ints(&[1, 2, 3]),
+            Value::from(Tensor::scalar(-1i64)),
+        ];
+        let operands: Vec<Option<&Value>> = operands.iter().map(Some).collect();
+        let y = eval(&Op::from(Lookup {}), &operands, &EvalLimits::default()).unwrap();
+        assert_eq!(y[0].as_tensor().unwrap().to_i64_vec().unwrap(), [2, 3, 3, -1]);
+    }
+}
