@@ -43,6 +43,7 @@ mod linear_attention;
 mod loss;
 mod signal;
 mod text;
+mod trees;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

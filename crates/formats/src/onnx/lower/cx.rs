@@ -285,6 +285,18 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         lowered
     }
 
+    /// Puts a body's nodes into the graph, its inputs being these values; returns its outputs.
+    pub(super) fn inline(
+        &mut self,
+        g: &'m GraphProto,
+        name: &str,
+        inputs: &[ValueId],
+    ) -> Result<Vec<ValueId>> {
+        let results = body::inline(self.lowerer, g, name, inputs);
+        self.lowerer.scopes.builder().set_origin(Some(&self.node.name));
+        results
+    }
+
     // Nodes and results
 
     /// The graph being built, for everything that has no shorthand here.
