@@ -1,16 +1,21 @@
 //! Times the kernels on the shapes of well-known models and prints rates against the machine's own limit.
 //!
-//! `cargo run --release -p tensormill-kernels --example shapes [matmul|matvec|conv|depthwise] ..`
+//! `cargo run --release -p tensormill-kernels --example shapes [matmul|matvec|maps|conv|depthwise] ..`
 
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
 use std::time::Instant;
 use tensormill_kernels::conv::{ConvShape, ConvWeights, Window, conv_packed};
-use tensormill_kernels::elementwise::UnaryOp;
+use tensormill_kernels::elementwise::{BinaryOp, UnaryOp, binary_f32, unary_f32};
 use tensormill_kernels::epilogue::{Epilogue, Step};
 use tensormill_kernels::matmul::{MatRef, PackedB, matmul, matmul_packed};
+use tensormill_kernels::norm::layer_norm;
+use tensormill_kernels::pool::{PoolOp, PoolShape, pool as pooling};
+use tensormill_kernels::reduce::{ReduceOp, reduce};
+use tensormill_kernels::softmax::softmax;
 use tensormill_kernels::threads::Pool;
+use tensormill_kernels::transpose::transpose;
 
 /// Seconds of one call: the best of enough calls to fill some tens of milliseconds.
 fn time(mut f: impl FnMut()) -> f64 {
@@ -87,6 +92,9 @@ fn main() {
         }
         if wants("matvec") {
             vectors(&pool);
+        }
+        if wants("maps") {
+            maps(&pool);
         }
         if wants("conv") {
             convolutions(&pool, peak);
@@ -282,4 +290,51 @@ fn depthwise(pool: &Pool, peak: f64) {
         .map(|&(c, size, stride, times)| times as f64 * convolution(pool, peak, (c, c, c), size, 3, stride))
         .sum();
     println!("all of them: {:.2} ms", total * 1e3);
+}
+
+fn maps(pool: &Pool) {
+    println!("maps over 128 x 3072 floats: elements per nanosecond");
+    let (rows, n) = (128, 3072);
+    let (x, y) = (noise(rows * n), noise(rows * n));
+    let mut out = vec![0.0; rows * n];
+    let rate = |name: &str, t: f64| println!("{name:>12}: {:6.2}", (rows * n) as f64 / t / 1e9);
+    for op in [
+        UnaryOp::Relu,
+        UnaryOp::Exp,
+        UnaryOp::Log,
+        UnaryOp::Sigmoid,
+        UnaryOp::Tanh,
+        UnaryOp::Gelu,
+        UnaryOp::Silu(1.0),
+        UnaryOp::HardSwish,
+        UnaryOp::Round,
+    ] {
+        let t = time(|| unary_f32(pool, op, &x, &mut out).expect("unary"));
+        rate(&format!("{op:?}"), t);
+    }
+    let dims = [rows, n];
+    rate(
+        "Add",
+        time(|| binary_f32(pool, BinaryOp::Add, (&x, &dims), (&y, &dims), (&mut out, &dims)).expect("add")),
+    );
+    rate("softmax", time(|| softmax(pool, &x, [rows * 24, 128, 1], &mut out).expect("softmax")));
+    rate("softmax axis", time(|| softmax(pool, &x, [rows, 24, 128], &mut out).expect("softmax")));
+    let (scale, bias) = (noise(768), noise(768));
+    let sizes = [rows * 4, 768];
+    rate(
+        "layer_norm",
+        time(|| layer_norm(pool, &x, sizes, Some(&scale), Some(&bias), 1e-5, &mut out).expect("norm")),
+    );
+    let mut few = vec![0.0; rows * n / 64];
+    rate("sum rows", time(|| reduce(pool, ReduceOp::Sum, &x, [rows, n, 1], &mut few[..rows]).expect("sum")));
+    rate("max axis", time(|| reduce(pool, ReduceOp::Max, &x, [64, 64, 96], &mut few).expect("max")));
+    rate("transpose", time(|| transpose(pool, &x, &[rows, n], &[1, 0], &mut out).expect("transpose")));
+    rate("heads", time(|| transpose(pool, &x, &[rows, 48, 64], &[1, 0, 2], &mut out).expect("transpose")));
+    let w = Window { kernel: 3, stride: 2, dilation: 1, pad_begin: 1, pad_end: 1 };
+    let shape = PoolShape { planes: 31, input: [112, 112], output: [56, 56], windows: [w, w] };
+    let x = &x[..31 * 112 * 112];
+    rate(
+        "max pool 3/2",
+        time(|| pooling(pool, PoolOp::Max, &shape, x, &mut out[..31 * 56 * 56]).expect("pool")),
+    );
 }

@@ -107,8 +107,8 @@ fn copy_row<T: Copy>(x: &[T], from: isize, out: &Shards<'_, T>, to: usize, axis:
         for i in 0..axis.len {
             // SAFETY: as above.
             unsafe {
-                out.part(to + i * axis.to, 1)[0] = x[(from as isize + i as isize * axis.from) as usize]
-            };
+                out.part(to + i * axis.to, 1)[0] = x[(from as isize + i as isize * axis.from) as usize];
+            }
         }
     }
 }
@@ -119,7 +119,11 @@ fn check_source(dims: &[usize], source: Source<'_>, len: usize) -> Result<(), Ke
     let (mut low, mut high) = (source.offset as i128, source.offset as i128);
     for (&d, &s) in dims.iter().zip(source.strides) {
         let reach = (d as i128 - 1) * s as i128;
-        if s < 0 { low += reach } else { high += reach }
+        if s < 0 {
+            low += reach;
+        } else {
+            high += reach;
+        }
     }
     if low >= 0 && high < len as i128 { Ok(()) } else { Err(outside) }
 }

@@ -6,6 +6,9 @@
 //! bit, whatever the number of threads: work is split so that the arithmetic behind one output element
 //! never depends on the split.
 //!
+//! Temporary room comes from buffers that each thread keeps between calls ([`scratch::release`] frees the
+//! caller's), so that kernels allocate next to nothing in the steady state.
+//!
 //! Instruction sets are chosen at run time ([`simd::Level`]); the environment variable `TENSORMILL_CPU`
 //! (`baseline`, `avx2`) forces a lower level than the machine has.
 

@@ -135,7 +135,7 @@ pub(crate) fn softplus<I: Isa>(x: f32) -> f32 {
 #[inline(always)]
 fn erf_small<I: Isa>(u: f32) -> f32 {
     const P: [f32; 7] = [
-        1.128_379_2,
+        std::f32::consts::FRAC_2_SQRT_PI,
         -0.376_126_26,
         0.112_835_85,
         -0.026_853_812,
@@ -150,8 +150,8 @@ fn erf_small<I: Isa>(u: f32) -> f32 {
 #[inline(always)]
 fn erfc_large<I: Isa>(z: f32) -> f32 {
     const P: [f32; 8] = [
-        -0.000_144_641_03,
-        0.284_769_52,
+        -1.446_41e-4,
+        0.284_769_5,
         0.260_599_22,
         0.344_599_17,
         -0.096_908_23,

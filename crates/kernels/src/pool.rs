@@ -128,13 +128,22 @@ impl Kernel for Plane<'_> {
                     }
                     let x = &row[span.start * wx.stride + offset - wx.pad_begin..];
                     let out = &mut out[span];
-                    let max = |o: &mut f32, x: f32| *o = if x > *o || x.is_nan() { x } else { *o };
+                    let max = |o: &mut f32, x: f32| {
+                        *o = if x > *o || x.is_nan() { x } else { *o };
+                    };
                     // The common strides are constants, so that the loop becomes vector code.
                     match (self.op, wx.stride) {
                         (PoolOp::Max, 1) => out.iter_mut().zip(x).for_each(|(o, &x)| max(o, x)),
-                        (PoolOp::Max, 2) => out.iter_mut().zip(x.chunks(2)).for_each(|(o, x)| max(o, x[0])),
+                        (PoolOp::Max, 2) => {
+                            let pairs = x.as_chunks::<2>().0;
+                            out.iter_mut().zip(pairs).for_each(|(o, x)| max(o, x[0]));
+                            // The last element may have no partner.
+                            for (o, x) in out.iter_mut().zip(x.chunks(2)).skip(pairs.len()) {
+                                max(o, x[0]);
+                            }
+                        }
                         (PoolOp::Max, s) => {
-                            out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, &x)| max(o, x))
+                            out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, &x)| max(o, x));
                         }
                         (_, 1) => out.iter_mut().zip(x).for_each(|(o, &x)| *o += x),
                         (_, s) => out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, &x)| *o += x),
@@ -177,7 +186,7 @@ mod tests {
                             if real {
                                 let v = x[(p * h + y as usize) * w + xx as usize] as f64;
                                 sum += v;
-                                if v.is_nan() || top.is_nan() { top = f64::NAN } else { top = top.max(v) }
+                                top = if v.is_nan() || top.is_nan() { f64::NAN } else { top.max(v) };
                             }
                             if real || (op == PoolOp::AverageWithPad && padded) {
                                 count += 1;

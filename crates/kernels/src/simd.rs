@@ -1,7 +1,7 @@
 //! Which vector instructions to use, decided once at run time.
 //!
 //! A kernel is a struct of its arguments with one generic `run`: a plain loop that the compiler
-//! vectorizes. [`Level::run`] compiles that loop once per level, inside a function that has the level's
+//! vectorizes. Dispatch compiles that loop once per level, inside a function that has the level's
 //! target features on.
 
 use std::sync::OnceLock;

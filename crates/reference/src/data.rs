@@ -48,6 +48,23 @@ pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, EvalError> {
     tensormill_ir::infer::axis(axis, rank).map_err(|e| EvalError::Operand(e.0))
 }
 
+/// A place in `0..size` from one that may count from the end.
+pub(crate) fn place(i: i64, size: usize) -> Result<usize, EvalError> {
+    let n = i64::try_from(size).unwrap_or(i64::MAX);
+    match if i < 0 { i.checked_add(n) } else { Some(i) } {
+        Some(at) if (0..n).contains(&at) => Ok(at as usize),
+        _ => refuse(format!("index {i} is out of range for size {size}")),
+    }
+}
+
+/// The product of some of a shape's dims, which may overflow where another dim is 0.
+pub(crate) fn product(dims: &[usize]) -> Result<usize, EvalError> {
+    match Shape::new(dims).checked_numel() {
+        Some(n) => Ok(n),
+        None => refuse(format!("the product of {dims:?} is beyond the address space")),
+    }
+}
+
 /// The elements of an i64 operand.
 pub(crate) fn i64s(t: &Tensor) -> Result<Vec<i64>, EvalError> {
     Ok(t.to_i64_vec()?)

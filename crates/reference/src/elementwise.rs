@@ -325,11 +325,8 @@ fn integers(kind: BinaryKind, a: i128, b: i128, dtype: DType) -> Result<i128> {
             }
         }
         ShiftRight => {
-            if (0..bits).contains(&b) {
-                a >> b
-            } else {
-                0
-            }
+            // Every bit has left but the sign's copies.
+            a >> if (0..bits).contains(&b) { b } else { 127 }
         }
         _ => return refuse(format!("`{}` is not defined for {dtype}", kind.word())),
     })

@@ -1,2 +1,53 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask test` runs everything that CI runs, cheapest check first;
+//! `cargo xtask conformance` runs the ONNX backend cases alone.
+
+mod conformance;
+mod models;
+mod python;
+mod suite;
+
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Tensormill's developer commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test: format, lints, unit, golden, property and doc tests, conformance, real models.
+    Test {
+        /// A ready archive (.tar.zst) or folder of ONNX cases; without it they are generated with Python.
+        #[arg(long, value_name = "ARCHIVE")]
+        cases: Option<PathBuf>,
+        /// A folder of models, each NAME.onnx with NAME_onnx.npz holding in_<input> and out_<position>.
+        #[arg(long, value_name = "DIR")]
+        models: Option<PathBuf>,
+    },
+    /// Run the ONNX backend cases.
+    Conformance(conformance::Options),
+    /// Run real models against the outputs stored beside them.
+    Models {
+        /// A folder of models, each NAME.onnx with NAME_onnx.npz holding in_<input> and out_<position>.
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Test { cases, models } => suite::run(cases, models),
+        Command::Conformance(options) => conformance::run(&options).and_then(|r| r.verdict()),
+        Command::Models { dir } => models::run(&dir),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

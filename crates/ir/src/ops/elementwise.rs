@@ -18,6 +18,9 @@ macro_rules! unary_kinds {
         pub enum UnaryKind { $($(#[$meta])* $case $({ $($param: F32),* })?,)* }
 
         impl UnaryKind {
+            /// The names of all kinds.
+            pub const NAMES: &[&str] = &[$($name,)*];
+
             /// The op's name in the text form.
             pub const fn name(self) -> &'static str {
                 match self { $(UnaryKind::$case { .. } => $name,)* }
@@ -210,9 +213,9 @@ word_enum! {
         BitOr = "bit_or",
         /// Exclusive or of the bits.
         BitXor = "bit_xor",
-        /// Shift left of unsigned integers; 0 from the width on.
+        /// Shift left; 0 when the distance is negative or not below the width.
         ShiftLeft = "shift_left",
-        /// Shift right of unsigned integers; 0 from the width on.
+        /// Shift right that keeps the sign; 0 or -1 when the distance is negative or not below the width.
         ShiftRight = "shift_right",
     }
 }
@@ -310,6 +313,7 @@ fn element(kind: BinaryKind, a: &Expr, b: &Expr) -> Option<Expr> {
         _ => {
             let (a, b) = (a.as_const()?, b.as_const()?);
             match kind {
+                Div => a.checked_div(b).map(Expr::constant),
                 Equal => truth(a == b),
                 Less => truth(a < b),
                 LessOrEqual => truth(a <= b),

@@ -49,9 +49,11 @@ impl RowPhases {
         self.pitch * self.phases.len()
     }
 
-    /// Lays out one row of input.
-    pub(super) fn fill(&self, row: &[f32], stride: usize, pad: usize, to: &mut [f32]) {
-        for (&phase, to) in self.phases.iter().zip(to.chunks_exact_mut(self.pitch)) {
+    /// Lays out one row of input, its phases `apart` from each other.
+    #[inline(always)]
+    pub(super) fn fill(&self, row: &[f32], stride: usize, pad: usize, to: &mut [f32], apart: usize) {
+        for (slot, &phase) in self.phases.iter().enumerate() {
+            let to = &mut to[slot * apart..][..self.pitch];
             // Element j of the phase is row[j * stride + phase - pad].
             let first = pad.saturating_sub(phase).div_ceil(stride).min(self.pitch);
             let (before, rest) = to.split_at_mut(first);
@@ -60,6 +62,12 @@ impl RowPhases {
             let count = (row.len() - start).div_ceil(stride).min(rest.len());
             if stride == 1 {
                 rest[..count].copy_from_slice(&row[start..start + count]);
+            } else if stride == 2 {
+                // Pairs become vector shuffles; the last element may have no partner.
+                let (pairs, last) = row[start..].as_chunks::<2>();
+                let whole = pairs.len().min(count);
+                rest[..whole].iter_mut().zip(pairs).for_each(|(t, &[x, _])| *t = x);
+                rest[whole..count].iter_mut().zip(last).for_each(|(t, &x)| *t = x);
             } else {
                 rest.iter_mut().zip(row[start..].iter().step_by(stride)).for_each(|(t, &x)| *t = x);
             }
@@ -131,7 +139,7 @@ impl<'a> Columns<'a> {
                 match (first_row * sh + r).checked_sub(s.pads[1]).filter(|&y| y < s.input[1]) {
                     Some(y) => {
                         let x = &plane[y * s.input[2]..(y + 1) * s.input[2]];
-                        self.rows.fill(x, s.strides[2], s.pads[2], row);
+                        self.rows.fill(x, s.strides[2], s.pads[2], row, self.rows.pitch);
                     }
                     None => row.fill(0.0),
                 }

@@ -27,17 +27,18 @@ pub(super) fn run(
     let [_, oh, ow] = s.output;
     let rows = RowPhases::new(ow, s.kernel[2], s.strides[2], s.dilations[2]);
     let columns = RowPhases::new(oh, s.kernel[1], s.strides[1], s.dilations[1]);
-    let row_len = rows.len();
-    // Rows of all vertical phases, each with all its horizontal phases.
-    let plane = crate::error::product("padded plane", &[columns.len(), row_len])?;
+    // One plane for each horizontal phase, with the rows of all vertical phases.
+    let pitch = rows.pitch;
+    let plane = crate::error::product("padded plane", &[columns.len(), rows.len()])?;
+    let apart = columns.len() * pitch;
     let mut taps = Vec::with_capacity(s.taps());
     for &(slot, down) in &columns.taps {
         for &(phase, along) in &rows.taps {
-            taps.push((slot * columns.pitch + down) * row_len + phase * rows.pitch + along);
+            taps.push(phase * apart + (slot * columns.pitch + down) * pitch + along);
         }
     }
     let positions = oh * ow;
-    let flat = (oh - 1) * row_len + ow;
+    let flat = (oh - 1) * pitch + ow;
     let chunked = flat.next_multiple_of(CHUNK);
     let per_channel = s.out_channels / s.in_channels;
     let shards = Shards::new(out);
@@ -49,7 +50,8 @@ pub(super) fn run(
             for item in range {
                 let (image, channel) = (item / s.in_channels, item % s.in_channels);
                 let x = &x[item * s.plane()..(item + 1) * s.plane()];
-                lay_out(s, x, &rows, &columns, &mut padded[..plane]);
+                let to = &mut padded[..plane];
+                pool.level().run(LayOut { s, x, rows: &rows, columns: &columns, to });
                 for m in 0..per_channel {
                     let c = channel * per_channel + m;
                     let w = &weights[c * taps.len()..(c + 1) * taps.len()];
@@ -57,7 +59,7 @@ pub(super) fn run(
                     let start = (image * s.out_channels + c) * positions;
                     // SAFETY: every output channel belongs to one input channel, and those are split.
                     let out = unsafe { shards.part(start, positions) };
-                    for (out, sums) in out.chunks_exact_mut(ow).zip(sums.chunks(row_len)) {
+                    for (out, sums) in out.chunks_exact_mut(ow).zip(sums.chunks(pitch)) {
                         out.copy_from_slice(&sums[..ow]);
                     }
                     epilogue.apply(pool.level(), out, c, 0, start);
@@ -69,13 +71,31 @@ pub(super) fn run(
     error.into_result()
 }
 
-fn lay_out(s: &ConvShape, x: &[f32], rows: &RowPhases, columns: &RowPhases, to: &mut [f32]) {
-    let row_len = rows.len();
-    for (&phase, plane) in columns.phases.iter().zip(to.chunks_exact_mut(columns.pitch * row_len)) {
-        for (r, row) in plane.chunks_exact_mut(row_len).enumerate() {
-            match (r * s.strides[1] + phase).checked_sub(s.pads[1]).filter(|&y| y < s.input[1]) {
-                Some(y) => rows.fill(&x[y * s.input[2]..(y + 1) * s.input[2]], s.strides[2], s.pads[2], row),
-                None => row.fill(0.0),
+/// Writes a channel's padded planes.
+struct LayOut<'a> {
+    s: &'a ConvShape,
+    x: &'a [f32],
+    rows: &'a RowPhases,
+    columns: &'a RowPhases,
+    to: &'a mut [f32],
+}
+
+impl Kernel for LayOut<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let LayOut { s, x, rows, columns, to } = self;
+        let (pitch, apart) = (rows.pitch, columns.len() * rows.pitch);
+        for (slot, &phase) in columns.phases.iter().enumerate() {
+            for r in 0..columns.pitch {
+                let to = &mut to[(slot * columns.pitch + r) * pitch..];
+                match (r * s.strides[1] + phase).checked_sub(s.pads[1]).filter(|&y| y < s.input[1]) {
+                    Some(y) => {
+                        let x = &x[y * s.input[2]..(y + 1) * s.input[2]];
+                        rows.fill(x, s.strides[2], s.pads[2], to, apart);
+                    }
+                    None => (0..rows.phases.len()).for_each(|p| to[p * apart..][..pitch].fill(0.0)),
+                }
             }
         }
     }

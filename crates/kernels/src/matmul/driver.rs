@@ -222,7 +222,7 @@ impl Grid {
         if threads > 1 && work > 1 << 19 {
             let wanted = (2 * threads).min(work >> 18);
             if stripes < wanted {
-                if column_panels >= 2 * wanted {
+                if column_panels >= wanted {
                     stripes = wanted;
                 } else {
                     row_cuts = wanted.div_ceil(stripes).min(row_panels);

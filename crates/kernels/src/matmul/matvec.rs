@@ -14,7 +14,7 @@ const LANES: usize = 16;
 
 /// Whether B can be read in order by one of the kernels here.
 pub(crate) fn fits(b: &MatRef<'_>) -> bool {
-    b.column_stride == 1 || b.row_stride == 1
+    b.rows > 0 && (b.column_stride == 1 || b.row_stride == 1)
 }
 
 /// `out[j] = sum_k a[k] b[k][j]` for `columns`, one row of A at a time in `out` (one slice per row).

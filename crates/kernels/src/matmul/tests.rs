@@ -172,6 +172,20 @@ fn f64_products_match() {
 }
 
 #[test]
+fn an_empty_depth_gives_the_epilogue_of_zero() {
+    let (pool, column) = (Pool::serial(), [1.0, 2.0, 3.0]);
+    let steps = [Step::bias_columns(&column)];
+    for m in [1, 20] {
+        let a = MatRef::new(&[], m, 0, 5, 1).unwrap();
+        for b in [MatRef::new(&[], 0, 3, 3, 1).unwrap(), MatRef::new(&[], 0, 3, 1, 7).unwrap()] {
+            let mut out = vec![9.0; m * 3];
+            matmul(&pool, a, b, &mut out, Epilogue::new(&steps)).unwrap();
+            assert!(out.chunks(3).all(|row| row == column));
+        }
+    }
+}
+
+#[test]
 fn nan_and_infinity_pass_through() {
     for m in [1, 20] {
         let mut a = vec![1.0; m * 3];
