@@ -47,3 +47,4 @@ mod text;
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};
 pub use interpret::{interpret, interpret_values};
+pub use resize::resize_weights;
