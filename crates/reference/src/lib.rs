@@ -48,3 +48,4 @@ mod trees;
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};
 pub use interpret::{interpret, interpret_values};
+pub use resize::resize_weights;
