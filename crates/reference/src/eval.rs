@@ -1,8 +1,17 @@
 use crate::{
     EvalError, conv, elementwise, epilogue, error::refuse, gather, matmul, norm, pool, reduce, shape, slice,
     softmax,
+    EvalError, conv, elementwise, epilogue, error::refuse, grid, matmul, norm, pool, quantize, recurrent,
+    reduce, resize, shape, slice, softmax,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
+    EvalError, control, elementwise, epilogue, error::refuse, gather, matmul, pad, random, reduce, scatter,
+    sequence, shape, slice, sort,
+};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use tensormill_ir::ops::Op;
 use tensormill_tensor::{Shape, Tensor, Value};
 
@@ -46,6 +55,8 @@ impl EvalLimits<'_> {
 pub(crate) struct Operands<'a> {
     values: &'a [Option<&'a Value>],
     pub(crate) limits: &'a EvalLimits<'a>,
+    /// Iterations of loops that the call may still use.
+    pub(crate) trips: &'a Cell<u64>,
 }
 
 impl<'a> Operands<'a> {
@@ -76,8 +87,18 @@ impl<'a> Operands<'a> {
 /// # Errors
 /// [`EvalError`] when the operands make no sense together or the limits are exceeded.
 pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Result<Vec<Value>, EvalError> {
+    eval_counted(op, operands, limits, &Cell::new(limits.max_trips))
+}
+
+/// As [`eval`], within a call that may still use `trips` iterations of loops.
+pub(crate) fn eval_counted(
+    op: &Op,
+    operands: &[Option<&Value>],
+    limits: &EvalLimits<'_>,
+    trips: &Cell<u64>,
+) -> Result<Vec<Value>, EvalError> {
     limits.check_cancel()?;
-    let x = Operands { values: operands, limits };
+    let x = Operands { values: operands, limits, trips };
     let one = |t: Result<Tensor, EvalError>| t.map(|t| vec![Value::Tensor(t)]);
     match op {
         Op::Const(c) => Ok(vec![c.tensor.clone().into()]),
@@ -121,8 +142,49 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::Lrn(o) => one(norm::lrn(o, &x)),
         Op::Softmax(o) => one(softmax::softmax(o.axis, x.tensor(0)?)),
         Op::LogSoftmax(o) => one(softmax::log_softmax(o.axis, x.tensor(0)?)),
+        Op::Lstm(o) => recurrent::lstm(o, &x),
+        Op::Gru(o) => recurrent::gru(o, &x),
+        Op::Rnn(o) => recurrent::rnn(o, &x),
+        Op::GridSample(o) => one(grid::grid_sample(o, &x)),
+        Op::AffineGrid(o) => one(grid::affine_grid(o, &x)),
+        Op::Col2Im(o) => one(grid::col2im(o, &x)),
+        Op::Resize(o) => one(resize::resize(o, &x)),
+        Op::QuantizeLinear(o) => one(quantize::quantize(o, &x)),
+        Op::DequantizeLinear(o) => one(quantize::dequantize(o, &x)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
+        Op::If(o) => control::branch(o, &x),
+        Op::Loop(o) => control::repeat(o, &x),
+        Op::Scan(o) => control::scan(o, &x),
+        Op::Pad(o) => one(pad::pad(o, &x)),
+        Op::Trilu(o) => one(pad::trilu(o, &x)),
+        Op::EyeLike(o) => one(pad::eye_like(o, &x)),
+        Op::ScatterElements(o) => one(scatter::elements(o, &x)),
+        Op::ScatterND(o) => one(scatter::nd(o, &x)),
+        Op::TensorScatter(o) => one(scatter::cache(o, &x)),
+        Op::TopK(o) => sort::top_k(o, &x),
+        Op::Unique(o) => sort::unique(o, &x),
+        Op::NonZero(_) => one(sort::non_zero(&x)),
+        Op::Compress(o) => one(sort::compress(o, &x)),
+        Op::CumSum(o) => one(sort::running(true, o.exclusive, o.reverse, &x)),
+        Op::CumProd(o) => one(sort::running(false, o.exclusive, o.reverse, &x)),
+        Op::OneHot(o) => one(sort::one_hot(o, &x)),
+        Op::ReverseSequence(o) => one(sort::reverse_sequence(o, &x)),
+        Op::RandomUniform(o) => one(random::uniform(o, &x)),
+        Op::RandomNormal(o) => one(random::normal(o, &x)),
+        Op::Bernoulli(o) => one(random::bernoulli(o, &x)),
+        Op::Multinomial(o) => one(random::multinomial(o, &x)),
+        Op::SequenceConstruct(_) => sequence::construct(&x).map(|v| vec![v]),
+        Op::SequenceEmpty(_) => Ok(vec![Value::Sequence(vec![])]),
+        Op::SequenceInsert(_) => sequence::insert(&x).map(|v| vec![v]),
+        Op::SequenceErase(_) => sequence::erase(&x).map(|v| vec![v]),
+        Op::SequenceAt(_) => sequence::at(&x).map(|v| vec![v]),
+        Op::SequenceLength(_) => sequence::length(&x).map(|v| vec![v]),
+        Op::SplitToSequence(o) => sequence::split(o, &x).map(|v| vec![v]),
+        Op::ConcatFromSequence(o) => one(sequence::concat(o, &x)),
+        Op::OptionalOf(_) => Ok(vec![sequence::optional(&x)]),
+        Op::OptionalHasElement(_) => one(sequence::has_element(&x)),
+        Op::OptionalGetElement(_) => sequence::get_element(&x).map(|v| vec![v]),
         Op::Gather(o) => one(gather::gather(o, &x)),
         Op::GatherElements(o) => one(gather::gather_elements(o, &x)),
         Op::GatherND(o) => one(gather::gather_nd(o, &x)),
@@ -135,6 +197,16 @@ pub fn eval(op: &Op, operands: &[Option<&Value>], limits: &EvalLimits<'_>) -> Re
         Op::Det(_) => one(crate::einsum::det(x.tensor(0)?)),
         Op::LinearAttention(o) => crate::linear_attention::linear(o, &x),
         Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
+        Op::Dft(o) => one(crate::signal::dft(o, &x)),
+        Op::Stft(o) => one(crate::signal::stft(o, &x)),
+        Op::Window(o) => one(crate::signal::window(o, &x)),
+        Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
+        Op::NonMaxSuppression(o) => one(crate::detection::non_max_suppression(o, &x)),
+        Op::StringConcat(_) => one(crate::text::concat(&x)),
+        Op::StringSplit(o) => crate::text::split(o, &x),
+        Op::StringNormalize(o) => one(crate::text::normalize(o, x.tensor(0)?)),
+        Op::RegexFullMatch(o) => one(crate::text::full_match(o, x.tensor(0)?)),
+        Op::Ngrams(o) => one(crate::text::ngrams(o, &x)),
     }
 }
 

@@ -1,4 +1,5 @@
-use crate::{EvalError, EvalLimits, eval};
+use crate::{EvalError, EvalLimits, eval::eval_counted};
+use std::cell::Cell;
 use tensormill_ir::{Graph, ValueId};
 use tensormill_tensor::Value;
 
@@ -20,6 +21,17 @@ pub fn interpret_values(
     inputs: &[Value],
     wanted: &[ValueId],
     limits: &EvalLimits<'_>,
+) -> Result<Vec<Value>, EvalError> {
+    run_graph(g, inputs, wanted, limits, &Cell::new(limits.max_trips))
+}
+
+/// As [`interpret_values`], within a call that may still use `trips` iterations.
+pub(crate) fn run_graph(
+    g: &Graph,
+    inputs: &[Value],
+    wanted: &[ValueId],
+    limits: &EvalLimits<'_>,
+    trips: &Cell<u64>,
 ) -> Result<Vec<Value>, EvalError> {
     if inputs.len() != g.inputs().len() {
         let what = format!(
@@ -46,7 +58,7 @@ pub fn interpret_values(
         let results = {
             let operands: Vec<Option<&Value>> =
                 node.inputs.iter().map(|v| v.and_then(|v| values[v.index()].as_ref())).collect();
-            eval(&node.op, &operands, limits).map_err(|e| match e {
+            eval_counted(&node.op, &operands, limits, trips).map_err(|e| match e {
                 EvalError::Cancelled => e,
                 e => EvalError::Node {
                     node: node.origin.as_deref().map(str::to_owned),

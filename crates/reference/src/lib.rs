@@ -17,18 +17,32 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
 mod softmax;
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
+mod fourier;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

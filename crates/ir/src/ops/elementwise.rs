@@ -313,6 +313,7 @@ fn element(kind: BinaryKind, a: &Expr, b: &Expr) -> Option<Expr> {
         _ => {
             let (a, b) = (a.as_const()?, b.as_const()?);
             match kind {
+                Div => a.checked_div(b).map(Expr::constant),
                 Equal => truth(a == b),
                 Less => truth(a < b),
                 LessOrEqual => truth(a <= b),

@@ -19,19 +19,32 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
 mod softmax;
 mod window;
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -43,19 +56,35 @@ pub use slice::{Concat, Slice, Split};
 
 // nn
 pub use conv::{Conv, ConvTranspose, DeformConv};
+pub use grid::{AffineGrid, Col2Im, GridPadding, GridSample};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
 pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
+pub use quantize::{DequantizeLinear, QuantizeLinear};
+pub use recurrent::{Activation, ActivationKind, Direction, Gru, Lstm, Rnn};
+pub use resize::{AspectPolicy, CoordinateMode, NearestMode, Resize, ResizeAxis, ResizeMode};
 pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use window::{AutoPad, Window, WindowAxis};
 
 // data
+pub use control::{If, Loop, Scan, carried_type, fixed_point};
 pub use gather::{Gather, GatherElements, GatherND};
+pub use pad::{EyeLike, Pad, PadMode, Trilu};
+pub use random::{Bernoulli, Multinomial, RandomNormal, RandomUniform};
+pub use scatter::{ScatterElements, ScatterND, ScatterReduction, TensorScatter};
+pub use sequence::{
+    ConcatFromSequence, OptionalGetElement, OptionalHasElement, OptionalOf, SequenceAt, SequenceConstruct,
+    SequenceEmpty, SequenceErase, SequenceInsert, SequenceLength, SplitToSequence,
+};
+pub use sort::{Compress, CumProd, CumSum, NonZero, OneHot, ReverseSequence, TopK, Unique};
 
 // more
 pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use detection::NonMaxSuppression;
 pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
 pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
+pub use signal::{Dft, MelWeights, Stft, Window, WindowKind};
+pub use text::{CaseChange, NgramMode, Ngrams, RegexFullMatch, StringConcat, StringNormalize, StringSplit};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -199,11 +228,52 @@ op_table! {
     Softmax "softmax",
     LogSoftmax "log_softmax",
     Hardmax "hardmax",
+    Resize "resize",
+    GridSample "grid_sample",
+    AffineGrid "affine_grid",
+    Col2Im "col2im",
+    Lstm "lstm",
+    Gru "gru",
+    Rnn "rnn",
+    QuantizeLinear "quantize",
+    DequantizeLinear "dequantize",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
     Gather "gather",
     GatherElements "gather_elements",
     GatherND "gather_nd",
+    If "if",
+    Loop "loop",
+    Scan "scan",
+    Pad "pad",
+    Trilu "trilu",
+    EyeLike "eye_like",
+    ScatterElements "scatter_elements",
+    ScatterND "scatter_nd",
+    TensorScatter "tensor_scatter",
+    TopK "top_k",
+    Unique "unique",
+    NonZero "non_zero",
+    Compress "compress",
+    CumSum "cum_sum",
+    CumProd "cum_prod",
+    OneHot "one_hot",
+    ReverseSequence "reverse_sequence",
+    RandomUniform "random_uniform",
+    RandomNormal "random_normal",
+    Bernoulli "bernoulli",
+    Multinomial "multinomial",
+    SequenceConstruct "sequence_construct",
+    SequenceEmpty "sequence_empty",
+    SequenceInsert "sequence_insert",
+    SequenceErase "sequence_erase",
+    SequenceAt "sequence_at",
+    SequenceLength "sequence_length",
+    SplitToSequence "split_to_sequence",
+    ConcatFromSequence "concat_from_sequence",
+    OptionalOf "optional",
+    OptionalHasElement "optional_has_element",
+    OptionalGetElement "optional_get_element",
 
     // more: attention, losses, signals, text, detection
     NllLoss "nll_loss",
@@ -214,16 +284,32 @@ op_table! {
     Det "det",
     LinearAttention "linear_attention",
     CausalConv "causal_conv",
+    Dft "dft",
+    Stft "stft",
+    Window "window",
+    MelWeights "mel_weights",
+    NonMaxSuppression "non_max_suppression",
+    StringConcat "string_concat",
+    StringSplit "string_split",
+    StringNormalize "string_normalize",
+    RegexFullMatch "regex_full_match",
+    Ngrams "ngrams",
 }
 
 impl Op {
     /// Whether running it twice on the same operands may give different results.
     pub fn is_random(&self) -> bool {
-        false
+        matches!(self, Op::RandomUniform(_) | Op::RandomNormal(_) | Op::Bernoulli(_) | Op::Multinomial(_))
+            || self.bodies().iter().any(|b| b.nodes().any(|(_, n)| n.op.is_random()))
     }
 
     /// The bodies of a control-flow op.
     pub fn bodies(&self) -> Vec<&crate::Graph> {
-        vec![]
+        match self {
+            Op::If(o) => vec![&o.then_branch.0, &o.else_branch.0],
+            Op::Loop(o) => vec![&o.body.0],
+            Op::Scan(o) => vec![&o.body.0],
+            _ => vec![],
+        }
     }
 }

@@ -1,9 +1,6 @@
 //! Graphs inside graphs: the bodies of control flow, and functions replaced by what they do.
 
-use super::{
-    LowerError,
-    graph::{Lowerer, declared},
-};
+use super::{LowerError, cx::LoweredBody, graph::Lowerer};
 use crate::{
     onnx::{
         Opsets,
@@ -12,16 +9,30 @@ use crate::{
     text::quoted,
 };
 use std::{collections::HashMap, sync::Arc};
-use tensormill_ir::{Type, ValueId, attr::Body};
+use tensormill_ir::{Type, ValueId, attr::Body, ops::OptionalOf};
 
-/// Lowers a body whose own inputs have these types, as far as the caller knows them better than the file.
-/// Returns the body, and the values around it that follow its own inputs.
+/// Nodes that bodies read more than once may have together. A loop whose carried sizes change is read
+/// again with wider types, and loops inside it each time: without a bound, the work doubles with
+/// every level.
+const MAX_REREAD: usize = 1_000_000;
+
+/// Lowers a body whose own inputs have these types; the results at `optional` become optionals.
+///
+/// What the file declares of a body's inputs is not believed: sizes that hold for the first iteration
+/// only, or ranks left from another export, are common there, and callers know the types of all operands.
 pub(super) fn lower_body<'m>(
     l: &mut Lowerer<'m>,
     g: &'m GraphProto,
     name: &str,
     inputs: &[Type],
-) -> Result<(Body, Vec<ValueId>), LowerError> {
+    optional: &[usize],
+) -> Result<LoweredBody, LowerError> {
+    if !l.bodies_read.insert(std::ptr::from_ref(g)) {
+        l.reread += g.node.len();
+        if l.reread > MAX_REREAD {
+            return LowerError::feature("loops in loops that change sizes at every level");
+        }
+    }
     if g.input.len() != inputs.len() {
         return LowerError::operand(format!(
             "body \"{name}\" takes {} inputs, but gets {}",
@@ -31,23 +42,29 @@ pub(super) fn lower_body<'m>(
     }
     let path = format!("{}.{name}", l.scopes.current().path);
     l.scopes.enter_body(path, if g.name.is_empty() { name } else { &g.name });
-    let done = contents(l, g, inputs);
+    let done = contents(l, g, inputs, optional);
     let (builder, captures) = l.scopes.leave_body();
     done?;
     Ok((Body(Arc::new(builder.finish()?)), captures))
 }
 
-fn contents<'m>(l: &mut Lowerer<'m>, g: &'m GraphProto, inputs: &[Type]) -> Result<(), LowerError> {
-    for (input, given) in g.input.iter().zip(inputs) {
-        // What the file declares may be finer, where it does not contradict.
-        let ty = declared(input)?.and_then(|d| given.meet(&d)).unwrap_or_else(|| given.clone());
-        let v = l.scopes.builder().unnamed_input(ty);
+fn contents<'m>(
+    l: &mut Lowerer<'m>,
+    g: &'m GraphProto,
+    inputs: &[Type],
+    optional: &[usize],
+) -> Result<(), LowerError> {
+    for (input, ty) in g.input.iter().zip(inputs) {
+        let v = l.scopes.builder().unnamed_input(ty.clone());
         l.scopes.define(&input.name, v)?;
         l.label(v, &input.name);
     }
     l.contents(g)?;
     for (i, out) in g.output.iter().enumerate() {
-        let v = l.scopes.resolve(&out.name)?;
+        let mut v = l.scopes.resolve(&out.name)?;
+        if optional.contains(&i) {
+            v = l.scopes.builder().op(OptionalOf::default(), &[v])?;
+        }
         // One value may be two outputs of a body, so the place is the name.
         l.scopes.builder().output(&i.to_string(), v)?;
     }

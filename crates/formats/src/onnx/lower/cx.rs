@@ -24,6 +24,9 @@ pub(super) struct NodeCx<'a, 'm> {
     results: Vec<Option<ValueId>>,
 }
 
+/// A body, and the values around it that follow its own inputs.
+pub(super) type LoweredBody = (Body, Vec<ValueId>);
+
 type Result<T> = std::result::Result<T, LowerError>;
 
 impl<'a, 'm> NodeCx<'a, 'm> {
@@ -269,15 +272,15 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         }
     }
 
-    /// Lowers a body whose own inputs have these types. Returns it with the values around it that
-    /// follow its own inputs.
+    /// Lowers a body whose own inputs have these types; the results at `optional` become optionals.
     pub(super) fn body(
         &mut self,
         g: &'m GraphProto,
         name: &str,
         inputs: &[Type],
-    ) -> Result<(Body, Vec<ValueId>)> {
-        let lowered = body::lower_body(self.lowerer, g, name, inputs);
+        optional: &[usize],
+    ) -> Result<LoweredBody> {
+        let lowered = body::lower_body(self.lowerer, g, name, inputs, optional);
         self.lowerer.scopes.builder().set_origin(Some(&self.node.name));
         lowered
     }

@@ -58,6 +58,10 @@ pub(super) struct Lowerer<'m> {
     pub(super) model: &'m Model,
     pub(super) scopes: Scopes<'m>,
     pub(super) warnings: Vec<LowerWarning>,
+    /// Bodies that were lowered before.
+    pub(super) bodies_read: HashSet<*const GraphProto>,
+    /// Nodes of bodies that were lowered more than once.
+    pub(super) reread: usize,
 }
 
 /// Translates a checked model.
@@ -68,7 +72,13 @@ pub fn lower(model: &Model) -> Result<Lowered, LowerError> {
     check_operators(model)?;
     let proto = model.graph();
     let name = if proto.name.is_empty() { "main" } else { &proto.name };
-    let mut l = Lowerer { model, scopes: Scopes::new(name, model.opsets()), warnings: vec![] };
+    let mut l = Lowerer {
+        model,
+        scopes: Scopes::new(name, model.opsets()),
+        warnings: vec![],
+        bodies_read: HashSet::new(),
+        reread: 0,
+    };
     l.main_graph(proto)?;
     Ok(Lowered { graph: l.scopes.finish().finish()?, warnings: l.warnings })
 }
@@ -146,8 +156,9 @@ impl<'m> Lowerer<'m> {
             let tensor = self.model.sparse(s, &format_args!("sparse initializer {}", quoted(name)))?;
             self.initializer(name, tensor)?;
         }
-        let types: HashMap<&str, &ValueInfoProto> =
-            g.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
+        // In a body, what is declared may be the first iteration's alone.
+        let infos = if self.scopes.in_body() { &[] } else { &g.value_info[..] };
+        let types: HashMap<&str, &ValueInfoProto> = infos.iter().map(|v| (v.name.as_str(), v)).collect();
         self.nodes(&g.node, &types)
     }
 
@@ -228,6 +239,10 @@ impl<'m> Lowerer<'m> {
     }
 
     fn refine(&mut self, v: tensormill_ir::ValueId, name: &str, declared: &Type) {
+        // Shapes declared of a sequence's elements are often those of one of them.
+        if declared.as_tensor().is_none() {
+            return;
+        }
         let b = self.scopes.builder();
         let inferred = b.ty(v).to_string();
         if b.refine(v, declared).is_err() {

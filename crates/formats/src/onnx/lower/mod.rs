@@ -18,15 +18,33 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod depth_to_space;
+mod grid;
+mod norm;
+mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
+mod softmax;
 
 // data
+mod control;
 mod gather;
+mod pad;
+mod random;
+mod scatter;
+mod sequence;
+mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -48,14 +66,31 @@ const TABLES: &[(&str, Table)] = &[
     ("", shape::TABLE),
     ("", slice::TABLE),
     // nn
-
+    ("", conv::TABLE),
+    ("", depth_to_space::TABLE),
+    ("", grid::TABLE),
+    ("", norm::TABLE),
+    ("", pool::TABLE),
+    ("", quantize::TABLE),
+    ("", recurrent::TABLE),
+    ("", resize::TABLE),
+    ("", softmax::TABLE),
     // data
+    ("", control::TABLE),
+    ("", pad::TABLE),
+    ("", random::TABLE),
+    ("", scatter::TABLE),
+    ("", sequence::TABLE),
+    ("", sort::TABLE),
     ("", gather::TABLE),
     // more
     ("", loss::TABLE),
     ("", attention::TABLE),
     ("", einsum::TABLE),
     ("", linear_attention::TABLE),
+    ("", signal::TABLE),
+    ("", detection::TABLE),
+    ("", text::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.

@@ -53,6 +53,11 @@ impl<'m> Scopes<'m> {
         self.scopes.last().expect("the root scope is never left")
     }
 
+    /// Whether nodes go to the graph of a body.
+    pub(super) fn in_body(&self) -> bool {
+        self.current().builder > 0
+    }
+
     pub(super) fn builder(&mut self) -> &mut GraphBuilder {
         let at = self.current().builder;
         &mut self.builders[at]
@@ -125,7 +130,8 @@ impl<'m> Scopes<'m> {
 
     /// An operand by its name in the file: empty names and absent parameters are operands left out.
     pub(super) fn operand(&mut self, name: &str) -> Result<Option<ValueId>, LowerError> {
-        if name.is_empty() || self.current().absent.contains(name) {
+        let scope = self.current();
+        if name.is_empty() || (scope.absent.contains(name) && !scope.names.contains_key(name)) {
             return Ok(None);
         }
         self.resolve(name).map(Some)
