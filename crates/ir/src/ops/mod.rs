@@ -138,6 +138,10 @@ macro_rules! op_table {
             pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
                 let mut out = vec![];
                 match self { $(Op::$variant(a) => a.write(&mut out),)* }
+                if let Op::Reduce(_) = self {
+                    // The name says the kind.
+                    out.retain(|(name, _)| *name != "kind");
+                }
                 out
             }
 

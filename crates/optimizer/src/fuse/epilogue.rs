@@ -5,7 +5,7 @@ use crate::{
 };
 use tensormill_ir::{
     Graph, New, Node, NodeId, OpKind, Patch, ValueId,
-    ops::{Binary, Op, PostOp, PostOps, Unary},
+    ops::{Binary, Conv, Op, PostOp, PostOps, Unary},
 };
 
 /// Appends an elementwise op to the epilogue of the product whose result only it reads: activations,
@@ -19,13 +19,14 @@ pub struct Epilogue;
 fn epilogue(op: &mut Op) -> Option<(usize, &mut PostOps)> {
     match op {
         Op::MatMul(m) => Some((2, &mut m.epilogue)),
+        Op::Conv(c) => Some((Conv::OWN, &mut c.epilogue)),
         _ => None,
     }
 }
 
 /// Whether an op has an epilogue.
 fn has_epilogue(op: &Op) -> bool {
-    matches!(op, Op::MatMul(_))
+    matches!(op, Op::MatMul(_) | Op::Conv(_))
 }
 
 impl Rule for Epilogue {

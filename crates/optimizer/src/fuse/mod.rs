@@ -1,29 +1,51 @@
 //! Rewrites that join nodes into one that computes them together.
 
+mod conv;
 mod epilogue;
 mod gated;
 mod gelu;
+mod layer_norm;
 mod product;
 mod weights;
 
+pub use conv::{BatchNormIntoConv, BiasIntoConv, ScaleIntoConv};
 pub use epilogue::Epilogue;
 pub use gated::{HardSwish, Mish, Swish};
 pub use gelu::{Gelu, GeluTanh};
+pub use layer_norm::{Normalize, NormalizeBias};
 pub use weights::ScaleIntoMatMul;
 
-use crate::{driver::RuleSet, pass::Pass};
+use crate::{driver::RuleSet, pass::Pass, simplify::Fold};
 
 /// Finds again what exporters spell out: one op where the file has several.
 pub fn patterns() -> Box<dyn Pass> {
     Box::new(RuleSet::new(
         "patterns",
-        vec![Box::new(Gelu), Box::new(GeluTanh), Box::new(HardSwish), Box::new(Swish), Box::new(Mish)],
+        vec![
+            Box::new(Gelu),
+            Box::new(GeluTanh),
+            Box::new(HardSwish),
+            Box::new(Swish),
+            Box::new(Mish),
+            Box::new(Normalize),
+            Box::new(NormalizeBias),
+        ],
     ))
 }
 
-/// Multiplies what follows a product with constant weights into the weights.
+/// Works what follows a product or convolution with constant weights into weights and bias.
 pub fn weights() -> Box<dyn Pass> {
-    Box::new(RuleSet::new("weights", vec![Box::new(ScaleIntoMatMul)]))
+    Box::new(RuleSet::new(
+        "weights",
+        vec![
+            Box::new(BatchNormIntoConv),
+            Box::new(ScaleIntoConv),
+            Box::new(BiasIntoConv),
+            Box::new(ScaleIntoMatMul),
+            // What one rule multiplies must be a constant again before the next looks.
+            Box::new(Fold),
+        ],
+    ))
 }
 
 /// Collects elementwise steps after products into their epilogues.

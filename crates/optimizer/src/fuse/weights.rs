@@ -40,6 +40,11 @@ impl Rule for ScaleIntoMatMul {
         if !factor.dtype().is_float() {
             return Outcome::NoMatch;
         }
+        // Infinite weights would make NaN of what cancels before the factor.
+        let sane = |v: &f64| v.is_finite() && (kind == BinaryKind::Mul || 1.0 / v.abs() < 1e30);
+        if !find!(factor.to_f64_vec().ok()).iter().all(sane) {
+            return Outcome::Declined("a weight would be infinite");
+        }
         if !m.epilogue.is_empty() {
             return Outcome::Declined("other steps come before the factor");
         }
