@@ -11,6 +11,7 @@
 //! # Ok::<(), tensormill_tensor::TensorError>(())
 //! ```
 
+pub mod arena;
 mod cast;
 mod convert;
 mod dtype;

@@ -1,0 +1,473 @@
+//! From a plan and the types of a run's inputs to a layout: what is computed now, what only looks at
+//! other values, which kernel runs what is left, and where everything lies.
+
+use crate::exec::{self, Surroundings, aligned};
+use crate::layout::{Base, Layout, Place, Step, Typed, Work, plain};
+use crate::native::{Known, Native, Prep, prepare};
+use crate::place::{Class, Classes, Kind};
+use crate::plan::Shared;
+use crate::shape;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use tensormill_backend::{BackendError, NodeReport, PlanReport};
+use tensormill_ir::infer::{Inferred, infer_graph};
+use tensormill_ir::{Expr, IrError, Node, NodeId, ValueId, ops::Op};
+use tensormill_kernels::copy::row_major;
+use tensormill_reference::EvalLimits;
+use tensormill_tensor::{DType, Shape, Tensor, Value};
+
+/// Values computed while a state is made have at most this many elements in all operands and results.
+const COMPUTED_NOW: usize = 1 << 16;
+
+/// A node that runs.
+struct Running {
+    node: NodeId,
+    native: Option<Native>,
+    /// Whether a kernel may be prepared during the run.
+    native_later: bool,
+    ins: SmallVec<[Option<ValueId>; 4]>,
+}
+
+struct Binder<'a> {
+    shared: &'a Shared,
+    types: Vec<Option<(DType, Shape)>>,
+    facts: Vec<Option<Inferred>>,
+    constants: Vec<Tensor>,
+    constant_of: FxHashMap<ValueId, usize>,
+    classes: Classes,
+    running: Vec<Running>,
+    report: PlanReport,
+    /// Operands of matrix products that are read through a transposition.
+    through: FxHashMap<(NodeId, usize), (ValueId, Vec<usize>)>,
+    needed: Vec<bool>,
+}
+
+/// Lays a plan's graph out for inputs of these types.
+pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, BackendError> {
+    let g = &shared.graph;
+    if inputs.len() != g.inputs().len() {
+        let what = format!("the graph takes {} inputs, got {}", g.inputs().len(), inputs.len());
+        return Err(BackendError::Infer(IrError::Verify(what)));
+    }
+    let facts = infer_graph(g, inputs)?;
+    let types = facts.iter().map(|f| f.as_ref().and_then(static_type)).collect();
+    let mut b = Binder {
+        shared,
+        types,
+        facts,
+        constants: vec![],
+        constant_of: FxHashMap::default(),
+        classes: Classes::new(g.value_capacity()),
+        running: vec![],
+        report: PlanReport::default(),
+        through: FxHashMap::default(),
+        needed: vec![false; g.value_capacity()],
+    };
+    b.check_sizes()?;
+    b.mark_needed();
+    for (i, &v) in g.inputs().iter().enumerate() {
+        let bytes = b.bytes(v);
+        b.classes.add(v, Class::new(Kind::Input(i), bytes));
+    }
+    for &id in &shared.order {
+        b.node(id);
+    }
+    b.place()
+}
+
+fn static_type(f: &Inferred) -> Option<(DType, Shape)> {
+    let t = f.ty.as_tensor().filter(|t| plain(t.dtype))?;
+    let shape = t.static_shape()?;
+    t.dtype.bytes_for(shape.checked_numel()?)?;
+    Some((t.dtype, shape))
+}
+
+impl Binder<'_> {
+    fn check_sizes(&self) -> Result<(), BackendError> {
+        let limit = self.shared.options.max_elements;
+        for (dtype, shape) in self.types.iter().flatten() {
+            let n = shape.numel();
+            if n > limit {
+                let bytes = |n| dtype.bytes_for(n).unwrap_or(usize::MAX);
+                return Err(BackendError::TooLarge { bytes: bytes(n), limit: bytes(limit) });
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, v: ValueId) -> usize {
+        self.ty(v).and_then(|(d, s)| d.bytes_for(s.numel())).unwrap_or(0)
+    }
+
+    fn ty(&self, v: ValueId) -> Option<&(DType, Shape)> {
+        self.types[v.index()].as_ref()
+    }
+
+    /// Walks from the outputs back, so that nothing runs in vain, and lets matrix products see through
+    /// transpositions.
+    fn mark_needed(&mut self) {
+        let g = &self.shared.graph;
+        for v in &self.shared.wanted {
+            self.needed[v.index()] = true;
+        }
+        for &id in self.shared.order.iter().rev() {
+            let node = g.node(id);
+            if !node.outputs.iter().any(|v| self.needed[v.index()]) {
+                continue;
+            }
+            for (i, v) in node.inputs.iter().enumerate() {
+                let Some(v) = *v else { continue };
+                if matches!(node.op, Op::MatMul(_))
+                    && i < 2
+                    && let Some((source, strides)) = self.transposed(v, i)
+                {
+                    self.needed[source.index()] = true;
+                    self.through.insert((id, i), (source, strides));
+                    continue;
+                }
+                self.needed[v.index()] = true;
+            }
+        }
+    }
+
+    /// What `v` transposes, with the strides of `v`'s axes in it, if a product can read it so.
+    fn transposed(&self, v: ValueId, operand: usize) -> Option<(ValueId, Vec<usize>)> {
+        let (_, node) = self.shared.graph.producer(v)?;
+        let Op::Transpose(t) = &node.op else { return None };
+        if self.shared.constants.contains_key(&v) {
+            return None;
+        }
+        let source = node.input(0)?;
+        let (dtype, shape) = self.ty(source)?;
+        let rank = shape.rank();
+        if *dtype != DType::F32 || rank < 2 || self.ty(v).is_none() {
+            return None;
+        }
+        let dense = row_major(shape);
+        let strides: Vec<usize> = shape::permutation(t, rank).iter().map(|&a| dense[a]).collect();
+        let near = strides[rank - 2..].contains(&1);
+        // Only operands with one dense axis are read well in place.
+        (near || operand == 0 && shape.numel() < 4096).then_some((source, strides))
+    }
+
+    fn tell(&mut self, node: &Node, kernel: &str, reason: impl Into<String>, fallback: bool) {
+        self.report.nodes.push(NodeReport {
+            node: node.origin.as_deref().map(str::to_owned),
+            op: node.op.name(),
+            backend: if fallback { "reference" } else { "cpu" },
+            kernel: kernel.into(),
+            reason: reason.into(),
+            fallback,
+        });
+    }
+
+    fn set_constant(&mut self, v: ValueId, t: Tensor) {
+        let index = self.constants.len();
+        self.classes.add(v, Class::new(Kind::Const(index), t.bytes().len()));
+        self.constants.push(t);
+        self.constant_of.insert(v, index);
+    }
+
+    /// The tensor, if the value is known before the run; its class is made when first asked for.
+    fn constant(&mut self, v: ValueId) -> Option<Tensor> {
+        if let Some(&i) = self.constant_of.get(&v) {
+            return Some(self.constants[i].clone());
+        }
+        let t = self.shared.constants.get(&v)?.clone();
+        self.set_constant(v, t.clone());
+        Some(t)
+    }
+
+    fn node(&mut self, id: NodeId) {
+        let shared = self.shared;
+        let node = shared.graph.node(id);
+        if matches!(node.op, Op::Const(_)) || !node.outputs.iter().any(|v| self.needed[v.index()]) {
+            return;
+        }
+        if node.outputs.iter().all(|v| shared.constants.contains_key(v)) {
+            return self.tell(node, "constant", "every operand is constant", false);
+        }
+        if self.from_elements(node) || self.computed_now(node) {
+            return self.tell(node, "constant", "known from the sizes of the inputs", false);
+        }
+        let ins: SmallVec<[Option<ValueId>; 4]> = node
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, v)| self.through.get(&(id, i)).map(|t| t.0).or(*v))
+            .collect();
+        for v in ins.iter().flatten() {
+            self.constant(*v);
+        }
+        match self.native(id, node, &ins) {
+            Ok(None) => self.tell(node, "alias", "the elements stay where they are", false),
+            Ok(Some(native)) => {
+                self.tell(node, native.name, native.reason.clone(), false);
+                for v in &node.outputs {
+                    let bytes = self.bytes(*v);
+                    self.classes.add(*v, Class::new(Kind::Step, bytes));
+                }
+                self.running.push(Running { node: id, native: Some(native), native_later: false, ins });
+            }
+            Err((reason, native_later)) => {
+                let view = exec::is_view(&node.op);
+                if native_later || view {
+                    self.tell(node, "run-time", reason, false);
+                } else {
+                    self.tell(node, "reference", reason, true);
+                }
+                for v in &node.outputs {
+                    let bytes = self.bytes(*v);
+                    let slot = self.classes.slots();
+                    self.classes.add(*v, Class::new(Kind::Slot(slot), bytes));
+                }
+                self.running.push(Running { node: id, native: None, native_later, ins });
+            }
+        }
+    }
+
+    /// Takes results whose elements inference knows.
+    fn from_elements(&mut self, node: &Node) -> bool {
+        let known = |b: &Self, v: &ValueId| -> Option<Tensor> {
+            let f = b.facts[v.index()].as_ref()?;
+            let (dtype, shape) = static_type(f)?;
+            let e: Vec<i64> = f.elements.as_ref()?.iter().map(Expr::as_const).collect::<Option<_>>()?;
+            Tensor::from_i64s(dtype, shape, e).ok()
+        };
+        let Some(all) = node.outputs.iter().map(|v| known(self, v)).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        for (v, t) in node.outputs.iter().zip(all) {
+            self.set_constant(*v, aligned(&t));
+        }
+        true
+    }
+
+    /// Computes small results all of whose operands are known.
+    fn computed_now(&mut self, node: &Node) -> bool {
+        if node.op.is_random() || !node.op.bodies().is_empty() || node.inputs.is_empty() {
+            return false;
+        }
+        let mut ins: Vec<Option<Value>> = vec![];
+        let mut total = 0usize;
+        for v in &node.inputs {
+            ins.push(match v {
+                None => None,
+                Some(v) => {
+                    let Some(t) = self.constant(*v) else { return false };
+                    total = total.saturating_add(t.len());
+                    Some(t.into())
+                }
+            });
+        }
+        for v in &node.outputs {
+            let Some((_, shape)) = self.ty(*v) else { return false };
+            total = total.saturating_add(shape.numel());
+        }
+        if total > COMPUTED_NOW {
+            return false;
+        }
+        let limits = EvalLimits { max_elements: self.shared.options.max_elements, ..EvalLimits::default() };
+        let around = Surroundings {
+            pool: &self.shared.pool,
+            weights: &self.shared.weights,
+            node: None,
+            constant: &|_| false,
+            limits: &limits,
+        };
+        let ins: Vec<Option<&Value>> = ins.iter().map(Option::as_ref).collect();
+        let Ok((outs, _)) = exec::on_values(&node.op, &ins, &around) else { return false };
+        let fits = |(v, out): (&ValueId, &Value)| match (out, self.ty(*v)) {
+            (Value::Tensor(t), Some((dtype, shape))) => t.dtype() == *dtype && t.shape() == shape,
+            _ => false,
+        };
+        if !node.outputs.iter().zip(&outs).all(fits) {
+            return false;
+        }
+        for (v, out) in node.outputs.iter().zip(outs) {
+            if let Value::Tensor(t) = out {
+                self.set_constant(*v, aligned(&t));
+            }
+        }
+        true
+    }
+
+    /// A kernel for the node; `None` when its results only look at an operand; else why there is none, and
+    /// whether sizes are all that is missing.
+    fn native(
+        &mut self,
+        id: NodeId,
+        node: &Node,
+        ins: &[Option<ValueId>],
+    ) -> Result<Option<Native>, (String, bool)> {
+        if !node.op.bodies().is_empty() {
+            return Err(("control flow".into(), false));
+        }
+        let all = node.inputs.iter().flatten().chain(&node.outputs).chain(ins.iter().flatten());
+        for v in all {
+            if self.ty(*v).is_none() {
+                let tensors = node.inputs.iter().flatten().chain(&node.outputs).all(|v| {
+                    let f = self.facts[v.index()].as_ref();
+                    f.and_then(|f| f.ty.as_tensor()).is_some_and(|t| plain(t.dtype))
+                });
+                return Err(("sizes known only at run time".into(), tensors));
+            }
+        }
+        let known: SmallVec<[Option<Known<'_>>; 4]> = node
+            .inputs
+            .iter()
+            .zip(ins)
+            .enumerate()
+            .map(|(i, (v, source))| {
+                let (v, source) = ((*v)?, (*source)?);
+                let (dtype, shape) = self.types[v.index()].as_ref()?;
+                Some(Known {
+                    dtype: *dtype,
+                    shape,
+                    constant: self.shared.constants.get(&source),
+                    known: self.constant_of.get(&source).map(|&i| &self.constants[i]),
+                    strides: self.through.get(&(id, i)).map(|t| &t.1[..]),
+                })
+            })
+            .collect();
+        let outs: SmallVec<[(DType, Shape); 1]> =
+            node.outputs.iter().filter_map(|v| self.types[v.index()].clone()).collect();
+        if let Some(places) = shape::alias(&node.op, &known, &outs) {
+            let size = |v: &ValueId| self.types[v.index()].as_ref().and_then(|t| t.0.size()).unwrap_or(0);
+            let seen: Vec<_> = node
+                .outputs
+                .iter()
+                .zip(places)
+                .filter_map(|(v, (operand, at))| Some((*v, ins[operand]?, at * size(v), self.bytes(*v))))
+                .collect();
+            for (v, of, offset, bytes) in seen {
+                self.classes.alias(v, of, offset, bytes);
+            }
+            return Ok(None);
+        }
+        let prep = Prep {
+            op: &node.op,
+            ins: &known,
+            outs: &outs,
+            pool: &self.shared.pool,
+            weights: &self.shared.weights,
+            node: Some(id.index()),
+        };
+        prepare(&prep).map(Some).map_err(|why| (why.into_owned(), false))
+    }
+
+    /// Decides lifetimes and places, and writes the steps down.
+    fn place(mut self) -> Result<Layout, BackendError> {
+        let g = &self.shared.graph;
+        for v in &self.shared.wanted {
+            // An output may be a constant that no step reads.
+            self.constant(*v);
+            self.classes.output(*v);
+        }
+        for (i, r) in self.running.iter().enumerate() {
+            for v in &g.node(r.node).outputs {
+                self.classes.written(*v, i);
+            }
+            for v in r.ins.iter().flatten() {
+                self.classes.read(*v, i);
+            }
+        }
+        self.join_concats();
+        let in_place = self.reuse_operands();
+        let too_large = |bytes| BackendError::TooLarge { bytes, limit: self.shared.options.max_state_bytes };
+        let plan = self.classes.plan().ok_or(too_large(usize::MAX))?;
+        if plan.bytes() > self.shared.options.max_state_bytes {
+            return Err(too_large(plan.bytes()));
+        }
+        let running = std::mem::take(&mut self.running);
+        let typed = |v: ValueId| -> Typed {
+            let bytes = self.bytes(v);
+            let place = self.classes.find(v).map_or(
+                Place { base: Base::Slot(usize::MAX), offset: 0, bytes, whole: true },
+                |(class, offset)| plan.place(class, offset, bytes),
+            );
+            Typed { place, ty: self.types[v.index()].clone() }
+        };
+        let outputs: Vec<Typed> = self.shared.wanted.iter().map(|v| typed(*v)).collect();
+        let mut results: Vec<(DType, Shape)> =
+            plan.results.iter().map(|&bytes| (DType::U8, Shape::from([bytes]))).collect();
+        for o in &outputs {
+            if let (Base::Result(i), true, Some(ty)) = (o.place.base, o.place.whole, &o.ty) {
+                results[i] = ty.clone();
+            }
+        }
+        let last = self.classes.slot_ends();
+        let mut steps = Vec::with_capacity(running.len());
+        for (i, r) in running.into_iter().enumerate() {
+            let ins: SmallVec<[Option<Typed>; 4]> = r.ins.iter().map(|v| v.map(typed)).collect();
+            let outs: SmallVec<[Typed; 1]> = g.node(r.node).outputs.iter().map(|v| typed(*v)).collect();
+            let mut order: SmallVec<[usize; 1]> = (0..outs.len()).collect();
+            order.sort_by_key(|&o| (outs[o].place.base, outs[o].place.offset));
+            let work = match r.native {
+                Some(native) => Work::Native { native, in_place: in_place[i] },
+                None => Work::Values { native: r.native_later },
+            };
+            let free = last.get(&i).cloned().unwrap_or_default();
+            steps.push(Step { node: r.node, work, ins, outs, order, free });
+        }
+        Ok(Layout {
+            steps,
+            inputs: g.inputs().iter().map(|v| self.types[v.index()].clone()).collect(),
+            arena: plan.arena,
+            results,
+            slots: self.classes.slots(),
+            constants: self.constants,
+            outputs,
+            report: self.report,
+        })
+    }
+
+    /// Lets the operands of concatenations be written where the result wants them.
+    fn join_concats(&mut self) {
+        let g = &self.shared.graph;
+        let mut kept = Vec::with_capacity(self.running.len());
+        for (i, r) in std::mem::take(&mut self.running).into_iter().enumerate() {
+            let node = g.node(r.node);
+            let joined = match (&node.op, &r.native) {
+                (Op::Concat(c), Some(_)) => {
+                    let out = self.ty(node.output()).map(|t| t.1.clone()).unwrap_or_default();
+                    let flat = tensormill_ir::infer::axis(c.axis, out.rank())
+                        .is_ok_and(|axis| out[..axis].iter().all(|&d| d == 1));
+                    let parts: Vec<(ValueId, usize)> =
+                        r.ins.iter().flatten().map(|v| (*v, self.bytes(*v))).collect();
+                    flat && self.classes.join(node.output(), &parts)
+                }
+                _ => false,
+            };
+            kept.push((i, joined, r));
+        }
+        // Steps keep their numbers for the lifetimes: a joined one stays as a step that does nothing.
+        for (_, joined, mut r) in kept {
+            if joined {
+                r.native = Some(Native {
+                    name: "alias",
+                    reason: "its operands are written in place".into(),
+                    flops: 0,
+                    in_place: false,
+                    run: Box::new(|_| Ok(())),
+                });
+                r.ins.clear();
+            }
+            self.running.push(r);
+        }
+    }
+
+    /// Lets elementwise steps overwrite an operand that nobody reads after them.
+    fn reuse_operands(&mut self) -> Vec<bool> {
+        let g = &self.shared.graph;
+        let mut reused = vec![false; self.running.len()];
+        for (i, r) in self.running.iter().enumerate() {
+            if !r.native.as_ref().is_some_and(|n| n.in_place) {
+                continue;
+            }
+            let (Some(x), y) = (r.ins.first().copied().flatten(), g.node(r.node).output()) else { continue };
+            reused[i] = self.classes.overwrite(y, x, self.bytes(y), i);
+        }
+        reused
+    }
+}

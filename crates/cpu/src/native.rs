@@ -1,0 +1,268 @@
+//! What a native kernel looks like to a plan.
+//!
+//! Each op family has one function that, for operands of concrete types, prepares a [`Native`]: strides,
+//! tables and packed weights are computed there, once, and what is left is a closure over plain bytes.
+//! Steps of fixed sizes prepare when their state is made, those of sizes known only later while they run;
+//! both run the same closures.
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use std::any::Any;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex};
+use tensormill_ir::ops::Op;
+use tensormill_kernels::{KernelError, threads::Pool};
+use tensormill_tensor::{DType, Element, Shape, Tensor, TensorError, arena};
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Fail(pub String);
+
+impl From<KernelError> for Fail {
+    fn from(e: KernelError) -> Fail {
+        Fail(e.to_string())
+    }
+}
+
+impl From<TensorError> for Fail {
+    fn from(e: TensorError) -> Fail {
+        Fail(e.to_string())
+    }
+}
+
+/// An operand as a kernel sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub bytes: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// The elements.
+    pub fn get<T: Element>(&self) -> Result<&'a [T], Fail> {
+        arena::elements(self.bytes).ok_or_else(|| Fail("an operand is not aligned".into()))
+    }
+}
+
+/// A call of a kernel.
+pub(crate) struct Call<'c, 'a> {
+    pub pool: &'c Pool,
+    pub ins: &'c [Option<View<'a>>],
+    pub outs: &'c mut [&'a mut [u8]],
+    /// The operand whose elements are in the first result already, to be overwritten.
+    pub in_place: bool,
+}
+
+impl<'a> Call<'_, 'a> {
+    /// The elements of an operand that must be there.
+    pub fn get<T: Element>(&self, i: usize) -> Result<&'a [T], Fail> {
+        self.view(i)?.get()
+    }
+
+    /// An operand that must be there.
+    pub fn view(&self, i: usize) -> Result<View<'a>, Fail> {
+        self.ins.get(i).copied().flatten().ok_or_else(|| Fail(format!("operand {i} is missing")))
+    }
+
+    /// The elements of an operand that may be left out.
+    pub fn opt<T: Element>(&self, i: usize) -> Result<Option<&'a [T]>, Fail> {
+        self.ins.get(i).copied().flatten().map(|v| v.get()).transpose()
+    }
+
+    /// The elements of a result, for writing.
+    pub fn out<T: Element>(&mut self, i: usize) -> Result<&mut [T], Fail> {
+        arena::elements_mut(self.outs[i]).ok_or_else(|| Fail("a result is not aligned".into()))
+    }
+}
+
+type Run = Box<dyn Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync>;
+
+/// A kernel prepared for operands of concrete types.
+pub(crate) struct Native {
+    /// For reports.
+    pub name: &'static str,
+    /// Why this kernel, for reports.
+    pub reason: String,
+    /// Floating-point operations of one call.
+    pub flops: u64,
+    /// Whether the first operand's memory may be the first result's.
+    pub in_place: bool,
+    pub run: Run,
+}
+
+impl Native {
+    pub fn new(
+        name: &'static str,
+        run: impl Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync + 'static,
+    ) -> Built {
+        Ok(Native { name, reason: String::new(), flops: 0, in_place: false, run: Box::new(run) })
+    }
+}
+
+impl std::fmt::Debug for Native {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Native").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A kernel, or why there is none.
+pub(crate) type Built = Result<Native, Cow<'static, str>>;
+
+/// What is known of an operand when its kernel is prepared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub dtype: DType,
+    pub shape: &'a [usize],
+    /// The tensor, if it is the same in every run of the plan: what may be packed once.
+    pub constant: Option<&'a Tensor>,
+    /// The tensor, if its elements are known now: what a kernel may be prepared for.
+    pub known: Option<&'a Tensor>,
+    /// Where the operand is a transposition that the kernel reads by strides: elements from one place to
+    /// the next along each axis.
+    pub strides: Option<&'a [usize]>,
+}
+
+impl Known<'_> {
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The elements of a constant of integers.
+    pub fn ints(&self) -> Option<Vec<i64>> {
+        self.known.filter(|t| t.len() <= 65_536)?.to_i64_vec().ok()
+    }
+
+    /// The only element of a constant, as f32.
+    pub fn scalar_f32(&self) -> Option<f32> {
+        let t = self.known.filter(|t| t.len() == 1 && t.dtype() == DType::F32)?;
+        t.to_slice::<f32>().ok()?.first().copied()
+    }
+}
+
+/// Operands, results and surroundings of a kernel to be.
+pub(crate) struct Prep<'a> {
+    pub op: &'a Op,
+    pub ins: &'a [Option<Known<'a>>],
+    pub outs: &'a [(DType, Shape)],
+    pub pool: &'a Pool,
+    pub weights: &'a Weights,
+    /// Names the node in the cache of packed weights; `None` outside a plan.
+    pub node: Option<usize>,
+}
+
+impl<'a> Prep<'a> {
+    pub fn opt(&self, i: usize) -> Option<Known<'a>> {
+        self.ins.get(i).copied().flatten()
+    }
+
+    pub fn get(&self, i: usize) -> Result<Known<'a>, Cow<'static, str>> {
+        self.opt(i).ok_or(Cow::Borrowed("an operand is missing"))
+    }
+
+    pub fn out(&self) -> &'a Shape {
+        &self.outs[0].1
+    }
+
+    pub fn out_dtype(&self) -> DType {
+        self.outs[0].0
+    }
+
+    /// Fails unless the operand, if given, has this dtype.
+    pub fn need(&self, i: usize, dtype: DType) -> Result<(), Cow<'static, str>> {
+        match self.opt(i) {
+            Some(k) if k.dtype != dtype => Err(format!("no kernel for {}", k.dtype).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Weights packed once for all states of a plan.
+#[derive(Default)]
+pub(crate) struct Weights(
+    Mutex<FxHashMap<(usize, &'static str, usize), (Arc<dyn Any + Send + Sync>, usize)>>,
+);
+
+impl Weights {
+    /// The packed form `kind` and `variant` of a node's weights; made by `pack`, which also tells its size in bytes.
+    pub fn get<T: Any + Send + Sync, E>(
+        &self,
+        node: Option<usize>,
+        kind: &'static str,
+        variant: usize,
+        pack: impl FnOnce() -> Result<(T, usize), E>,
+    ) -> Result<Arc<T>, E> {
+        let Some(node) = node else { return pack().map(|p| Arc::new(p.0)) };
+        let mut cache = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((found, _)) = cache.get(&(node, kind, variant))
+            && let Ok(found) = found.clone().downcast::<T>()
+        {
+            return Ok(found);
+        }
+        let (made, bytes) = pack()?;
+        let made = Arc::new(made);
+        cache.insert((node, kind, variant), (made.clone(), bytes));
+        Ok(made)
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().map(|v| v.1).sum()
+    }
+}
+
+/// The element sizes that copies move.
+macro_rules! by_size {
+    ($size:expr, $t:ident => $body:expr) => {
+        match $size {
+            1 => {
+                type $t = u8;
+                $body
+            }
+            2 => {
+                type $t = u16;
+                $body
+            }
+            4 => {
+                type $t = u32;
+                $body
+            }
+            8 => {
+                type $t = u64;
+                $body
+            }
+            16 => {
+                type $t = tensormill_tensor::Complex<f64>;
+                $body
+            }
+            _ => Err("no kernel for elements of this width".into()),
+        }
+    };
+}
+pub(crate) use by_size;
+
+/// Sizes and strides that fit most ops without allocating.
+pub(crate) type Sizes = SmallVec<[usize; 6]>;
+
+/// A kernel for an op over operands of these types, or why there is none.
+pub(crate) fn prepare(p: &Prep<'_>) -> Built {
+    let widths = |d: DType| d.size().is_some() && d != DType::Str;
+    if !p.ins.iter().flatten().all(|k| widths(k.dtype)) || !p.outs.iter().all(|o| widths(o.0)) {
+        return Err("elements are no whole bytes".into());
+    }
+    match p.op {
+        Op::Unary(u) => crate::elementwise::unary(p, u.kind),
+        Op::Binary(b) => crate::elementwise::binary(p, b.kind),
+        Op::Where(_) => crate::elementwise::choose(p),
+        Op::Clip(_) => crate::elementwise::clip(p),
+        Op::Cast(_) => crate::elementwise::cast(p),
+        Op::MatMul(m) => crate::matmul::matmul(p, m),
+        Op::Reduce(r) => crate::reduce::reduce(p, r),
+        Op::ArgReduce(r) => crate::reduce::arg_reduce(p, r),
+        Op::Transpose(t) => crate::shape::transpose(p, t),
+        Op::Expand(_) => crate::shape::expand(p),
+        Op::Tile(_) => crate::shape::tile(p),
+        Op::Concat(c) => crate::slice::concat(p, c),
+        Op::Split(s) => crate::slice::split(p, s),
+        Op::Slice(_) => crate::slice::slice(p),
+        _ => Err("the CPU backend has no kernel for this op".into()),
+    }
+}
