@@ -1,12 +1,6 @@
 use crate::{
-    EvalError, conv, elementwise, epilogue, error::refuse, gather, matmul, norm, pool, reduce, shape, slice,
-    softmax,
-    EvalError, conv, elementwise, epilogue, error::refuse, grid, matmul, norm, pool, quantize, recurrent,
-    reduce, resize, shape, slice, softmax,
-};
-use std::sync::atomic::{AtomicBool, Ordering};
-    EvalError, control, elementwise, epilogue, error::refuse, gather, matmul, pad, random, reduce, scatter,
-    sequence, shape, slice, sort,
+    EvalError, control, conv, elementwise, epilogue, error::refuse, gather, grid, matmul, norm, pad, pool,
+    quantize, random, recurrent, reduce, resize, scatter, sequence, shape, slice, softmax, sort,
 };
 use std::{
     cell::Cell,
@@ -199,7 +193,7 @@ pub(crate) fn eval_counted(
         Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
         Op::Dft(o) => one(crate::signal::dft(o, &x)),
         Op::Stft(o) => one(crate::signal::stft(o, &x)),
-        Op::Window(o) => one(crate::signal::window(o, &x)),
+        Op::WindowFunction(o) => one(crate::signal::window(o, &x)),
         Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
         Op::NonMaxSuppression(o) => one(crate::detection::non_max_suppression(o, &x)),
         Op::StringConcat(_) => one(crate::text::concat(&x)),

@@ -8,7 +8,7 @@ use crate::{
     fourier::{Complex, transform},
 };
 use std::f64::consts::{LN_10, TAU};
-use tensormill_ir::ops::{Dft, MelWeights, Stft, Window, WindowKind};
+use tensormill_ir::ops::{Dft, MelWeights, Stft, WindowFunction, WindowKind};
 use tensormill_tensor::{DType, Shape, Tensor};
 
 type Result<T> = std::result::Result<T, EvalError>;
@@ -139,7 +139,7 @@ fn rounded(dtype: DType, shape: Shape, v: Vec<f64>) -> Result<Tensor> {
     Wide::Int(v.into_iter().map(|x| x as i128).collect()).tensor(dtype, shape)
 }
 
-pub(crate) fn window(op: &Window, x: &Operands<'_>) -> Result<Tensor> {
+pub(crate) fn window(op: &WindowFunction, x: &Operands<'_>) -> Result<Tensor> {
     let n = size(x.tensor(0)?)?;
     let shape = Shape::from([n]);
     x.limits.check(&shape)?;

@@ -1,7 +1,4 @@
-use crate::{
-    Error, Port, Profile,
-    model::known,
-};
+use crate::{Error, Port, Profile, model::known};
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use tensormill_ir::{Dim, Type};
 use tensormill_tensor::{Tensor, Value};
@@ -139,9 +136,8 @@ fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
     // Which size a symbol stands for, and who said so first.
     let mut sizes: HashMap<Arc<str>, (usize, &str)> = HashMap::new();
     for (port, value) in ports.iter().zip(values) {
-        let refuse = |what: String| {
-            Err(Error::Input { name: port.name.clone(), expected: port.ty.to_string(), what })
-        };
+        let refuse =
+            |what: String| Err(Error::Input { name: port.name.clone(), expected: port.ty.to_string(), what });
         let (ty, tensor) = match (&port.ty, value) {
             (Type::Tensor(ty), Value::Tensor(t)) => (ty, t),
             (ty, value) => {

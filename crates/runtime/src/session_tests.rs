@@ -45,8 +45,7 @@ fn inputs_by_name_position_and_order_are_the_same() {
 #[test]
 fn inner_values_come_after_the_outputs() {
     for level in Optimization::ALL {
-        let options =
-            SessionOptions::new().output("inner").output("y").output("inner").optimization(*level);
+        let options = SessionOptions::new().output("inner").output("y").output("inner").optimization(*level);
         let s = small().session_with(&options).unwrap();
         let out = s.run(inputs()).unwrap();
         assert_eq!(out.iter().map(|o| o.0).collect::<Vec<_>>(), ["y", "z", "inner"]);
@@ -84,7 +83,8 @@ fn wrong_inputs_say_what_is_right() {
 
 #[test]
 fn one_name_is_one_size() {
-    let s = model("graph @m(%a: f32[N], %b: f32[N]) -> (%y) {\n%y: f32[N] = add %a, %b\n}").session().unwrap();
+    let s =
+        model("graph @m(%a: f32[N], %b: f32[N]) -> (%y) {\n%y: f32[N] = add %a, %b\n}").session().unwrap();
     let e = s.run([f32s(&[2], &[0.0; 2]), f32s(&[1], &[0.0])]).unwrap_err();
     assert!(e.to_string().contains("`N` is 2 in input \"a\""), "{e}");
 }

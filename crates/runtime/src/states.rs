@@ -89,8 +89,12 @@ impl StatePool {
 impl Kept {
     /// Drops the entry used longest ago, unless it is the one used at `except`.
     fn drop_oldest(&mut self, except: Option<u64>) {
-        let oldest =
-            self.entries.iter().enumerate().filter(|(_, e)| Some(e.used) != except).min_by_key(|(_, e)| e.used);
+        let oldest = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| Some(e.used) != except)
+            .min_by_key(|(_, e)| e.used);
         if let Some((i, _)) = oldest {
             for state in self.entries.swap_remove(i).idle {
                 self.bytes -= state.bytes().min(self.bytes);

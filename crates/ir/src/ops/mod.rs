@@ -83,7 +83,7 @@ pub use detection::NonMaxSuppression;
 pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
 pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
-pub use signal::{Dft, MelWeights, Stft, Window, WindowKind};
+pub use signal::{Dft, MelWeights, Stft, WindowFunction, WindowKind};
 pub use text::{CaseChange, NgramMode, Ngrams, RegexFullMatch, StringConcat, StringNormalize, StringSplit};
 
 /// What every op's attribute struct does.
@@ -290,7 +290,7 @@ op_table! {
     CausalConv "causal_conv",
     Dft "dft",
     Stft "stft",
-    Window "window",
+    WindowFunction "window",
     MelWeights "mel_weights",
     NonMaxSuppression "non_max_suppression",
     StringConcat "string_concat",

@@ -159,7 +159,7 @@ word_enum! {
 
 op_attrs! {
     /// A window function. Operand: its length, an integer scalar.
-    Window {
+    WindowFunction {
         /// Its shape.
         kind: WindowKind = WindowKind::Hann,
         /// Whether its period is the length; otherwise one less, which makes it symmetric.
@@ -169,7 +169,7 @@ op_attrs! {
     }
 }
 
-impl OpDef for Window {
+impl OpDef for WindowFunction {
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<(), InferError> {
         cx.arity(1..=1)?;
         cx.tensor(0)?;

@@ -1,7 +1,7 @@
 //! Fourier transforms and what goes with them.
 
 use super::{LowerError, NodeCx, Table};
-use tensormill_ir::ops::{Dft, MelWeights, Stft, Window, WindowKind};
+use tensormill_ir::ops::{Dft, MelWeights, Stft, WindowFunction, WindowKind};
 use tensormill_tensor::DType;
 
 type Result<T> = std::result::Result<T, LowerError>;
@@ -44,7 +44,7 @@ fn window(cx: &mut NodeCx<'_, '_>) -> Result<()> {
         "HammingWindow" => WindowKind::Hamming,
         _ => WindowKind::Blackman,
     };
-    let op = Window {
+    let op = WindowFunction {
         kind,
         periodic: cx.flag("periodic", true)?,
         to: cx.dtype_attribute("output_datatype")?.unwrap_or(DType::F32),
