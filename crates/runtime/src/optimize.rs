@@ -2,6 +2,26 @@ use crate::{Error, Limits, Optimization};
 use tensormill_ir::Graph;
 
 /// Rewrites a graph as a level says.
-pub(crate) fn optimize(g: Graph, _level: Optimization, _limits: &Limits) -> Result<Graph, Error> {
+#[cfg(feature = "optimizer")]
+pub(crate) fn optimize(mut g: Graph, level: Optimization, limits: &Limits) -> Result<Graph, Error> {
+    use tensormill_optimizer::{OptOptions, Pipeline};
+    if level == Optimization::None {
+        return Ok(g);
+    }
+    let Some(pipeline) = Pipeline::by_name(level.name()) else {
+        return Err(Error::Option(format!("there is no optimization `{}`", level.name())));
+    };
+    let mut options = OptOptions::default();
+    options.fold_growth = limits.max_folded;
+    options.fold_bytes = options.fold_bytes.min(limits.max_folded);
+    pipeline.run(&mut g, &options).map_err(|e| Error::Compile {
+        what: format!("a defect of the optimizer, worth reporting (`Optimization::None` avoids it): {e}"),
+    })?;
+    Ok(g)
+}
+
+/// Without the optimizer, graphs run as they are.
+#[cfg(not(feature = "optimizer"))]
+pub(crate) fn optimize(g: Graph, _: Optimization, _: &Limits) -> Result<Graph, Error> {
     Ok(g)
 }

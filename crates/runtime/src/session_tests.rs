@@ -231,7 +231,7 @@ fn files_that_are_no_models_are_named() {
         (b"\x1c\0\0\0TFL3\0\0", "TensorFlow Lite"),
         (b"\x80\x04\x95K", "pickle"),
         (b"version https://git-lfs.github.com/spec/v1\n", "text"),
-        (b"\x08\x0a\x10\x01", "graph"),
+        (b"\x08\x0a", "graph"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{", "safetensors"),
     ];
     for (bytes, says) in cases {
