@@ -108,11 +108,6 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         self.lowerer.scopes.builder_ref().ty(v).clone()
     }
 
-    /// The tensor of an operand that is a constant.
-    pub(super) fn constant_of(&self, v: ValueId) -> Option<Tensor> {
-        self.lowerer.scopes.builder_ref().graph().constant(v).cloned()
-    }
-
     /// The elements of a small integer operand, when they are known.
     pub(super) fn ints_of(&self, v: ValueId) -> Option<Vec<i64>> {
         self.lowerer.scopes.builder_ref().graph().const_ints(v)
