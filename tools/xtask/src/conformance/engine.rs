@@ -1,65 +1,58 @@
 use super::Outcome;
 use bytes::Bytes;
 use clap::ValueEnum;
-use tensormill_formats::{external::ExternalData, onnx};
-use tensormill_ir::Graph;
-use tensormill_reference::{EvalError, EvalLimits, interpret};
-use tensormill_tensor::Value;
+use tensormill::{Backend, Error, Inputs, Model, Optimization, Session, SessionOptions, Value};
 
-/// What runs the models.
+/// What runs the models: all through the runtime's public API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// The scalar reference, unoptimized.
     Reference,
+    /// The CPU backend, unoptimized.
+    Cpu,
+    /// The CPU backend behind the default pipeline.
+    CpuOptimized,
 }
 
 /// A model ready to run.
 pub struct Loaded {
-    graph: Graph,
+    session: Session,
 }
 
 impl Engine {
     /// Every engine.
-    pub const ALL: &[Engine] = &[Engine::Reference];
+    pub const ALL: &[Engine] = &[Engine::Reference, Engine::Cpu, Engine::CpuOptimized];
 
     /// Reads and prepares a model.
     pub fn load(self, bytes: &Bytes) -> Result<Loaded, Outcome> {
-        let failed = |e: &dyn std::fmt::Display| Outcome::Failed(first_line(e));
-        let model = onnx::parse(bytes.clone(), &onnx::ParseLimits::default(), ExternalData::deny())
-            .map_err(|e| failed(&e))?;
-        let lowered = onnx::lower(&model).map_err(|e| match e.is_unsupported() {
-            true => Outcome::Unsupported(first_line(&e)),
-            false => failed(&e),
-        })?;
-        lowered.graph.verify().map_err(|e| failed(&e))?;
-        Ok(Loaded { graph: lowered.graph })
+        let (backend, level) = match self {
+            Engine::Reference => (Backend::Reference, Optimization::None),
+            Engine::Cpu => (Backend::Cpu, Optimization::None),
+            Engine::CpuOptimized => (Backend::Cpu, Optimization::Default),
+        };
+        let options = SessionOptions::new().backend(backend).optimization(level).threads(1);
+        let model = Model::load(bytes.to_vec()).map_err(outcome)?;
+        model.graph().verify().map_err(|e| Outcome::Failed(one_line(&e)))?;
+        Ok(Loaded { session: model.session_with(&options).map_err(outcome)? })
     }
 }
 
 impl Loaded {
     /// Names of the inputs, in order.
     pub fn input_names(&self) -> Vec<String> {
-        let name = |v| self.graph.value(v).name.as_deref().unwrap_or_default().to_owned();
-        self.graph.inputs().iter().map(|&v| name(v)).collect()
+        self.session.inputs().iter().map(|p| p.name.clone()).collect()
     }
 
     /// Runs once.
     pub fn run(&self, inputs: &[Value]) -> Result<Vec<Value>, Outcome> {
-        interpret(&self.graph, inputs, &EvalLimits::default()).map_err(|e| match unsupported(&e) {
-            true => Outcome::Unsupported(first_line(&e)),
-            false => Outcome::Failed(first_line(&e)),
-        })
+        self.session.run(Inputs::from(inputs.to_vec())).map(|o| o.into_values()).map_err(outcome)
     }
 }
 
-fn unsupported(e: &EvalError) -> bool {
-    match e {
-        EvalError::Unsupported(_) => true,
-        EvalError::Node { source, .. } => unsupported(source),
-        _ => false,
-    }
+fn outcome(e: Error) -> Outcome {
+    if e.is_unsupported() { Outcome::Unsupported(one_line(&e)) } else { Outcome::Failed(one_line(&e)) }
 }
 
-fn first_line(e: &dyn std::fmt::Display) -> String {
+fn one_line(e: &dyn std::fmt::Display) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
