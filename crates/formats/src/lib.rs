@@ -5,6 +5,8 @@
 //! size, and resolve every path that a file names through [`external`].
 
 pub mod external;
+#[cfg(feature = "mill")]
+pub mod mill;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod text;

@@ -170,6 +170,11 @@ impl Graph {
         self.nodes.iter().enumerate().filter_map(|(i, n)| Some((NodeId(i as u32), n.as_ref()?)))
     }
 
+    /// The ids from this [`NodeId::index`] on of nodes that are still there: those added since then.
+    pub fn nodes_from(&self, index: usize) -> impl Iterator<Item = NodeId> + '_ {
+        (index..self.nodes.len()).filter(|&i| self.nodes[i].is_some()).map(|i| NodeId(i as u32))
+    }
+
     /// Every value, in the order of their ids.
     pub fn values(&self) -> impl Iterator<Item = (ValueId, &ValueInfo)> {
         self.values.iter().enumerate().filter_map(|(i, v)| Some((ValueId(i as u32), v.as_ref()?)))

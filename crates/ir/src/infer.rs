@@ -243,6 +243,43 @@ pub fn infer_body(body: &Graph, inputs: &[Type]) -> Result<Vec<Type>, InferError
 }
 
 impl Graph {
+    /// Infers every type again and keeps what has become known since: sizes behind operands that a
+    /// rewrite turned into constants. Returns how many values gained.
+    ///
+    /// # Errors
+    /// [`IrError::Infer`] of the first node that refuses its operands; what came before it is kept.
+    pub fn refine_types(&mut self) -> Result<usize, IrError> {
+        let mut gained = 0;
+        for id in self.order() {
+            let inferred = {
+                let node = self.node(id);
+                let facts: SmallVec<[Option<Fact<'_>>; 4]> =
+                    node.inputs.iter().map(|v| v.map(|v| self.fact(v))).collect();
+                infer(&node.op, &facts).map_err(|what| IrError::Infer {
+                    node: node.origin.as_deref().map(str::to_owned),
+                    op: node.op.name(),
+                    what,
+                })?
+            };
+            for (v, new) in self.node(id).outputs.clone().into_iter().zip(inferred) {
+                let info = self.value_mut(v);
+                let mut better = false;
+                if let Some(met) = info.ty.meet(&new.ty)
+                    && met != info.ty
+                {
+                    info.ty = met;
+                    better = true;
+                }
+                if info.elements.is_none() && new.elements.is_some() {
+                    info.elements = new.elements.map(Into::into);
+                    better = true;
+                }
+                gained += usize::from(better);
+            }
+        }
+        Ok(gained)
+    }
+
     /// What is known of an input before any run.
     pub fn input_fact(&self, id: ValueId) -> Inferred {
         debug_assert!(matches!(self.value(id).def, Def::Input(_)));

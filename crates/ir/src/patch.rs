@@ -83,6 +83,11 @@ impl Patch {
     pub fn replace(&mut self, old: ValueId, new: impl Into<New>) {
         self.replace.push((old, new.into()));
     }
+
+    /// The values that it replaces.
+    pub fn replaced(&self) -> impl Iterator<Item = ValueId> + '_ {
+        self.replace.iter().map(|r| r.0)
+    }
 }
 
 impl Graph {
@@ -140,8 +145,9 @@ impl Graph {
             if matches!(info.def, Def::Node(n, _) if added.contains(&n)) {
                 return Err(IrError::Patch("a value of the patch is replaced".into()));
             }
-            let below_old =
-                self.producer(new).is_some_and(|(n, _)| !added.contains(&n)) && self.depends_on(new, *old);
+            let below_old = self.producer(new).is_some_and(|(n, _)| !added.contains(&n))
+                && !self.stands_beside(new, *old)
+                && self.depends_on(new, *old);
             if below_old {
                 return Err(IrError::Patch("a replacement depends on what it replaces".into()));
             }
@@ -155,6 +161,15 @@ impl Graph {
             New::Result(n, i) => added.get(n).and_then(|n| self.node(*n).outputs.get(i).copied()),
         };
         found.ok_or_else(|| IrError::Patch("an operand is not in the graph".into()))
+    }
+
+    /// Whether a look at the operands shows that `v` cannot depend on `on`: it is one of that node's
+    /// operands, or has no operands but those. The walk up the whole graph is for the other cases.
+    fn stands_beside(&self, v: ValueId, on: ValueId) -> bool {
+        let Some((of, below)) = self.producer(on) else { return false };
+        let Some((from, above)) = self.producer(v) else { return true };
+        from != of
+            && (below.inputs.contains(&Some(v)) || above.inputs.iter().all(|i| below.inputs.contains(i)))
     }
 
     fn depends_on(&self, v: ValueId, on: ValueId) -> bool {

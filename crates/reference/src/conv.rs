@@ -47,7 +47,7 @@ impl Number for i128 {
 }
 
 /// Pairs of (window, element it sees at kernel place `k`), as flat indices over `windows` and `elements`.
-fn taps(axes: &[WindowAxis], k: &[usize], elements: &[usize]) -> Vec<(usize, usize)> {
+pub(crate) fn taps(axes: &[WindowAxis], k: &[usize], elements: &[usize]) -> Vec<(usize, usize)> {
     let mut pairs = vec![(0, 0)];
     for (i, a) in axes.iter().enumerate() {
         let along: Vec<(usize, usize)> = (0..a.output)

@@ -1,8 +1,7 @@
 use crate::{
-    EvalError, conv, elementwise, epilogue, error::refuse, gather, matmul, norm, pool, reduce, shape, slice,
-    softmax,
+    EvalError, control, conv, elementwise, epilogue, error::refuse, gather, grid, matmul, norm, pad, pool,
+    quantize, random, recurrent, reduce, resize, scatter, sequence, shape, slice, softmax, sort,
 };
-use crate::{control, pad, random, scatter, sequence, sort};
 use std::{
     cell::Cell,
     sync::atomic::{AtomicBool, Ordering},
@@ -137,6 +136,15 @@ pub(crate) fn eval_counted(
         Op::Lrn(o) => one(norm::lrn(o, &x)),
         Op::Softmax(o) => one(softmax::softmax(o.axis, x.tensor(0)?)),
         Op::LogSoftmax(o) => one(softmax::log_softmax(o.axis, x.tensor(0)?)),
+        Op::Lstm(o) => recurrent::lstm(o, &x),
+        Op::Gru(o) => recurrent::gru(o, &x),
+        Op::Rnn(o) => recurrent::rnn(o, &x),
+        Op::GridSample(o) => one(grid::grid_sample(o, &x)),
+        Op::AffineGrid(o) => one(grid::affine_grid(o, &x)),
+        Op::Col2Im(o) => one(grid::col2im(o, &x)),
+        Op::Resize(o) => one(resize::resize(o, &x)),
+        Op::QuantizeLinear(o) => one(quantize::quantize(o, &x)),
+        Op::DequantizeLinear(o) => one(quantize::dequantize(o, &x)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
         Op::If(o) => control::branch(o, &x),
@@ -183,6 +191,16 @@ pub(crate) fn eval_counted(
         Op::Det(_) => one(crate::einsum::det(x.tensor(0)?)),
         Op::LinearAttention(o) => crate::linear_attention::linear(o, &x),
         Op::CausalConv(o) => crate::linear_attention::causal_conv(o, &x),
+        Op::Dft(o) => one(crate::signal::dft(o, &x)),
+        Op::Stft(o) => one(crate::signal::stft(o, &x)),
+        Op::WindowFunction(o) => one(crate::signal::window(o, &x)),
+        Op::MelWeights(o) => one(crate::signal::mel_weights(o, &x)),
+        Op::NonMaxSuppression(o) => one(crate::detection::non_max_suppression(o, &x)),
+        Op::StringConcat(_) => one(crate::text::concat(&x)),
+        Op::StringSplit(o) => crate::text::split(o, &x),
+        Op::StringNormalize(o) => one(crate::text::normalize(o, x.tensor(0)?)),
+        Op::RegexFullMatch(o) => one(crate::text::full_match(o, x.tensor(0)?)),
+        Op::Ngrams(o) => one(crate::text::ngrams(o, &x)),
     }
 }
 

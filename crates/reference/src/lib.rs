@@ -17,8 +17,12 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
 mod softmax;
 
 // data
@@ -32,9 +36,13 @@ mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
+mod fourier;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};

@@ -92,7 +92,7 @@ fn ints(kind: ReduceKind, v: impl Iterator<Item = i128> + Clone, dtype: DType) -
         ReduceKind::L1 => v.map(i128::abs).sum(),
         ReduceKind::SumSquare => v.fold(0, |s, x| s.wrapping_add(x.wrapping_mul(x))),
         // Computed as real numbers and cut to the integer below, as the reference implementation does.
-        ReduceKind::L2 => (v.map(|x| (x * x) as f64).sum::<f64>()).sqrt() as i128,
+        ReduceKind::L2 => (v.map(|x| (x as f64).powi(2)).sum::<f64>()).sqrt() as i128,
         ReduceKind::LogSum => (v.sum::<i128>() as f64).ln() as i128,
         ReduceKind::LogSumExp => v.map(|x| (x as f64).exp()).sum::<f64>().ln() as i128,
     })

@@ -16,6 +16,9 @@ pub(crate) fn shape_of(op: &ShapeOf, t: &Tensor) -> Result<Tensor> {
 
 pub(crate) fn reshape(op: &Reshape, x: &Operands<'_>) -> Result<Tensor> {
     let t = x.tensor(0)?;
+    if x.tensor(1)?.shape().rank() != 1 {
+        return refuse("the shape must be a vector");
+    }
     let mut dims = i64s(x.tensor(1)?)?;
     let mut rest = None;
     for (i, d) in dims.iter_mut().enumerate() {

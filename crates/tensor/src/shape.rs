@@ -21,13 +21,11 @@ impl Shape {
         self.0.len()
     }
 
-    /// Product of the dims, 1 for a scalar; `None` on overflow.
+    /// Product of the dims, 1 for a scalar. `None` when that of the sizes other than 0 overflows: an empty
+    /// tensor's axes multiply safely too, in any selection.
     pub fn checked_numel(&self) -> Option<usize> {
-        // A zero anywhere makes the tensor empty, whatever the other dims multiply to.
-        if self.0.contains(&0) {
-            return Some(0);
-        }
-        self.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+        let n = self.0.iter().filter(|d| **d != 0).try_fold(1usize, |n, &d| n.checked_mul(d))?;
+        Some(if self.0.contains(&0) { 0 } else { n })
     }
 
     /// Product of the dims. A [`Tensor`](crate::Tensor)'s shape never overflows; for others it saturates.

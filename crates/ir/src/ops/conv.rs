@@ -183,44 +183,42 @@ impl ConvTranspose {
         kernel: &[usize],
     ) -> Result<SmallVec<[(WindowAxis, usize); 3]>, InferError> {
         self.check(kernel)?;
+        input.iter().enumerate().map(|(i, &n)| self.axis(i, n, kernel)).collect()
+    }
+
+    fn axis(&self, i: usize, n: usize, kernel: &[usize]) -> Result<(WindowAxis, usize), InferError> {
         let at = |v: &[usize], i: usize, default| v.get(i).copied().unwrap_or(default);
-        let rank = kernel.len();
-        let axis = |(i, &n): (usize, &usize)| {
-            let (stride, dilation) = (at(&self.strides, i, 1), at(&self.dilations, i, 1));
-            let extra = at(&self.output_padding, i, 0);
-            let full = n
-                .saturating_sub(1)
-                .checked_mul(stride)
-                .and_then(|f| f.checked_add(extra + (kernel[i] - 1) * dilation + 1))
-                .filter(|f| *f < isize::MAX as usize)
-                .ok_or_else(|| InferError::new("the result is too large"))?;
-            let (before, after, size) = match (self.output_shape.get(i), self.auto_pad) {
-                (None, AutoPad::Explicit) => {
-                    let (before, after) = (at(&self.pads, i, 0), at(&self.pads, rank + i, 0));
-                    match full.checked_sub(before + after) {
-                        Some(size) => (before, after, size),
-                        None => return refuse("the padding cuts away more than there is"),
-                    }
+        let (stride, dilation) = (at(&self.strides, i, 1), at(&self.dilations, i, 1));
+        let too_large = || InferError::new("the result is too large");
+        let full = n
+            .saturating_sub(1)
+            .checked_mul(stride)
+            .and_then(|f| f.checked_add(at(&self.output_padding, i, 0) + (kernel[i] - 1) * dilation + 1))
+            .filter(|f| *f < isize::MAX as usize)
+            .ok_or_else(too_large)?;
+        let (before, after, size) = match (self.output_shape.get(i), self.auto_pad) {
+            (None, AutoPad::Explicit) => {
+                let (before, after) = (at(&self.pads, i, 0), at(&self.pads, kernel.len() + i, 0));
+                match full.checked_sub(before + after) {
+                    Some(size) => (before, after, size),
+                    None => return refuse("the padding cuts away more than there is"),
                 }
-                (given, auto) => {
-                    let size = match given {
-                        Some(&size) => size,
-                        None => {
-                            n.checked_mul(stride).ok_or_else(|| InferError::new("the result is too large"))?
-                        }
-                    };
-                    let total = full.saturating_sub(size);
-                    let half = total / 2;
-                    if auto == AutoPad::SameUpper {
-                        (half, total - half, size)
-                    } else {
-                        (total - half, half, size)
-                    }
+            }
+            (given, auto) => {
+                let size = match given {
+                    Some(&size) => size,
+                    None => n.checked_mul(stride).ok_or_else(too_large)?,
+                };
+                let total = full.saturating_sub(size);
+                let half = total / 2;
+                if auto == AutoPad::SameUpper {
+                    (half, total - half, size)
+                } else {
+                    (total - half, half, size)
                 }
-            };
-            Ok((WindowAxis { kernel: kernel[i], stride, dilation, before, after, output: n }, size))
+            }
         };
-        input.iter().enumerate().map(axis).collect()
+        Ok((WindowAxis { kernel: kernel[i], stride, dilation, before, after, output: n }, size))
     }
 
     fn check(&self, kernel: &[usize]) -> Result<(), InferError> {
@@ -256,12 +254,7 @@ impl ConvTranspose {
         for (i, d) in x[2..].iter().enumerate() {
             dims.push(match (d, self.output_shape.get(i)) {
                 (_, Some(&size)) => Dim::Known(size),
-                (Dim::Known(n), None) => {
-                    // Each axis alone, as the others may be symbolic.
-                    let mut all = vec![1; kernel.len()];
-                    all[i] = *n;
-                    Dim::Known(self.axes(&all, &kernel)?[i].1)
-                }
+                (Dim::Known(n), None) => Dim::Known(self.axis(i, *n, &kernel)?.1),
                 (d, None) => d.expr().and_then(|n| self.symbolic(i, &n, &kernel)).into(),
             });
         }

@@ -19,8 +19,12 @@ mod slice;
 
 // nn
 mod conv;
+mod grid;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
 mod softmax;
 mod window;
 
@@ -35,9 +39,12 @@ mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -49,8 +56,12 @@ pub use slice::{Concat, Slice, Split};
 
 // nn
 pub use conv::{Conv, ConvTranspose, DeformConv};
+pub use grid::{AffineGrid, Col2Im, GridPadding, GridSample};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
 pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
+pub use quantize::{DequantizeLinear, QuantizeLinear};
+pub use recurrent::{Activation, ActivationKind, Direction, Gru, Lstm, Rnn};
+pub use resize::{AspectPolicy, CoordinateMode, NearestMode, Resize, ResizeAxis, ResizeMode};
 pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use window::{AutoPad, Window, WindowAxis};
 
@@ -68,9 +79,12 @@ pub use sort::{Compress, CumProd, CumSum, NonZero, OneHot, ReverseSequence, TopK
 
 // more
 pub use attention::{Attention, AttentionScores, RotaryEmbedding};
+pub use detection::NonMaxSuppression;
 pub use einsum::{Det, Einsum, EinsumAxes, EinsumTerms};
 pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
+pub use signal::{Dft, MelWeights, Stft, WindowFunction, WindowKind};
+pub use text::{CaseChange, NgramMode, Ngrams, RegexFullMatch, StringConcat, StringNormalize, StringSplit};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -214,6 +228,15 @@ op_table! {
     Softmax "softmax",
     LogSoftmax "log_softmax",
     Hardmax "hardmax",
+    Resize "resize",
+    GridSample "grid_sample",
+    AffineGrid "affine_grid",
+    Col2Im "col2im",
+    Lstm "lstm",
+    Gru "gru",
+    Rnn "rnn",
+    QuantizeLinear "quantize",
+    DequantizeLinear "dequantize",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
     Gather "gather",
@@ -261,6 +284,16 @@ op_table! {
     Det "det",
     LinearAttention "linear_attention",
     CausalConv "causal_conv",
+    Dft "dft",
+    Stft "stft",
+    WindowFunction "window",
+    MelWeights "mel_weights",
+    NonMaxSuppression "non_max_suppression",
+    StringConcat "string_concat",
+    StringSplit "string_split",
+    StringNormalize "string_normalize",
+    RegexFullMatch "regex_full_match",
+    Ngrams "ngrams",
 }
 
 impl Op {

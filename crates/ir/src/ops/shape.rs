@@ -101,6 +101,9 @@ impl OpDef for Reshape {
         cx.arity(2..=2)?;
         let x = cx.tensor(0)?;
         let elements = cx.elements(0).map(<[Expr]>::to_vec);
+        if cx.typed(1, DType::I64)?.rank().is_some_and(|r| r != 1) {
+            return refuse("the shape must be a vector");
+        }
         let Some(want) = cx.elements(1) else {
             let rank = cx
                 .typed(1, DType::I64)?

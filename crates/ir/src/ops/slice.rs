@@ -84,18 +84,16 @@ impl OpDef for Split {
         let parts: Vec<Dim> = match cx.opt(1) {
             None => match whole.as_ref().and_then(Dim::expr) {
                 None => vec![Dim::Unknown; self.outputs],
-                Some(n) => {
-                    let k = Expr::constant(self.outputs as i64);
-                    let part = n.ceil_div(&k);
-                    // The last part is what the others leave: none when they cover everything already.
-                    let last = part
-                        .as_ref()
-                        .and_then(|p| n.sub(&p.mul(&Expr::constant(self.outputs as i64 - 1))?))
-                        .and_then(|e| e.maximum(&Expr::constant(0)));
-                    let mut v = vec![Dim::from(part); self.outputs - 1];
-                    v.push(last.into());
-                    v
-                }
+                Some(n) => match n.as_const() {
+                    Some(n) => {
+                        let part = (n as usize).div_ceil(self.outputs);
+                        (0..self.outputs)
+                            .map(|i| (n as usize).saturating_sub(i * part).min(part).into())
+                            .collect()
+                    }
+                    // Where the parts may not come out even, which of them is the smaller one depends on the size.
+                    None => vec![n.exact_div(&Expr::constant(self.outputs as i64)).into(); self.outputs],
+                },
             },
             Some(_) => {
                 cx.typed(1, DType::I64)?;

@@ -18,6 +18,15 @@ mod shape;
 mod slice;
 
 // nn
+mod conv;
+mod depth_to_space;
+mod grid;
+mod norm;
+mod pool;
+mod quantize;
+mod recurrent;
+mod resize;
+mod softmax;
 
 // data
 mod control;
@@ -30,9 +39,12 @@ mod sort;
 
 // more
 mod attention;
+mod detection;
 mod einsum;
 mod linear_attention;
 mod loss;
+mod signal;
+mod text;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -54,7 +66,15 @@ const TABLES: &[(&str, Table)] = &[
     ("", shape::TABLE),
     ("", slice::TABLE),
     // nn
-
+    ("", conv::TABLE),
+    ("", depth_to_space::TABLE),
+    ("", grid::TABLE),
+    ("", norm::TABLE),
+    ("", pool::TABLE),
+    ("", quantize::TABLE),
+    ("", recurrent::TABLE),
+    ("", resize::TABLE),
+    ("", softmax::TABLE),
     // data
     ("", control::TABLE),
     ("", pad::TABLE),
@@ -68,6 +88,9 @@ const TABLES: &[(&str, Table)] = &[
     ("", attention::TABLE),
     ("", einsum::TABLE),
     ("", linear_attention::TABLE),
+    ("", signal::TABLE),
+    ("", detection::TABLE),
+    ("", text::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.

@@ -1,0 +1,102 @@
+use crate::{
+    pass::Numerics,
+    pattern::{dims, dtype, find, same_dims},
+    rule::{Outcome, Rule, RuleCx},
+};
+use tensormill_ir::{
+    Graph, New, Node, NodeId, OpKind, Patch, ValueId,
+    ops::{Binary, Op, PostOp, PostOps, Unary},
+};
+
+/// Appends an elementwise op to the epilogue of the product whose result only it reads: activations,
+/// biases, residuals, clamps, scales.
+///
+/// Each step rounds as the op alone did, so nothing changes in the bits.
+#[derive(Debug)]
+pub struct Epilogue;
+
+/// How many operands an op has besides those of its epilogue, and the epilogue; `None` for ops without one.
+fn epilogue(op: &mut Op) -> Option<(usize, &mut PostOps)> {
+    match op {
+        Op::MatMul(m) => Some((2, &mut m.epilogue)),
+        _ => None,
+    }
+}
+
+/// Whether an op has an epilogue.
+fn has_epilogue(op: &Op) -> bool {
+    matches!(op, Op::MatMul(_))
+}
+
+impl Rule for Epilogue {
+    fn name(&self) -> &'static str {
+        "epilogue"
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Unary, OpKind::Binary]
+    }
+
+    fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
+        let node = g.node(at);
+        let product = |v: ValueId| g.producer(v).filter(|(_, n)| has_epilogue(&n.op));
+        let mut declined = Outcome::NoMatch;
+        for (i, v) in node.inputs.iter().enumerate() {
+            let Some((v, (_, below))) = v.and_then(|v| Some((v, product(v)?))) else { continue };
+            declined = match absorb(g, node, i, v, below, cx) {
+                Outcome::Rewrite(p) => return Outcome::Rewrite(p),
+                why => why,
+            };
+        }
+        declined
+    }
+}
+
+/// The product `below` with the step that `node` applies to its result `v`, operand `place` of it.
+fn absorb(g: &Graph, node: &Node, place: usize, v: ValueId, below: &Node, cx: &RuleCx<'_>) -> Outcome {
+    if cx.is_output(v) {
+        return Outcome::Declined("the product is an output of the graph");
+    }
+    if !cx.is_private(g, v) {
+        return Outcome::Declined("the product has other readers");
+    }
+    let out = node.output();
+    if dtype(g, out) != dtype(g, v) {
+        return Outcome::Declined("the step changes the dtype");
+    }
+    let mut op = below.op.clone();
+    let Some((own, steps)) = epilogue(&mut op) else { return Outcome::NoMatch };
+    let mut inputs: Vec<Option<New>> = below.inputs.iter().map(|v| v.map(New::Old)).collect();
+    match &node.op {
+        Op::Unary(Unary { kind }) => steps.0.push(PostOp::Unary(*kind)),
+        Op::Binary(Binary { kind }) => {
+            let other = find!(node.input(1 - place));
+            let unchanged = dims(g, v).zip(dims(g, out)).is_some_and(|(a, b)| same_dims(a, b));
+            if !unchanged {
+                return Outcome::Declined("the other operand may enlarge the result");
+            }
+            inputs.resize(inputs.len().max(own), None);
+            // An operand that a step before uses already is not given twice.
+            let operand =
+                (own..inputs.len()).find(|&i| inputs[i] == Some(New::Old(other))).unwrap_or_else(|| {
+                    inputs.push(Some(New::Old(other)));
+                    inputs.len() - 1
+                });
+            steps.0.push(PostOp::Binary {
+                kind: *kind,
+                operand,
+                swapped: place == 1 && !kind.is_commutative(),
+            });
+        }
+        _ => return Outcome::NoMatch,
+    }
+    let mut p = Patch::new();
+    let new = p.node(op, &inputs);
+    p.origin(below.origin.clone());
+    p.replace(out, new);
+    Outcome::Rewrite(p)
+}

@@ -1,0 +1,67 @@
+use crate::{
+    pass::Numerics,
+    pattern::{dtype, find, scalar},
+    rule::{Outcome, Rule, RuleCx},
+};
+use tensormill_ir::{
+    Graph, NodeId, OpKind, Patch,
+    ops::{Op, Unary, UnaryKind},
+};
+
+/// Makes a clip with constant bounds a clamp, and one at 0 from below a ReLU: ops that an epilogue takes.
+#[derive(Debug)]
+pub struct ClampConstants;
+
+impl Rule for ClampConstants {
+    fn name(&self) -> &'static str {
+        "clamp_constants"
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Clip]
+    }
+
+    fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
+        let node = g.node(at);
+        if !matches!(node.op, Op::Clip(_)) {
+            return Outcome::NoMatch;
+        }
+        let x = find!(node.input(0));
+        let dtype = find!(dtype(g, x));
+        let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
+        for (i, bound) in bounds.iter_mut().enumerate() {
+            let Some(v) = node.input(i + 1) else { continue };
+            let Some(c) = scalar(g, v) else {
+                return Outcome::Declined("a bound is computed");
+            };
+            // Integers reach here rounded to f64, so only those that are exact in it count.
+            let exact = f64::from(c as f32) == c && (dtype.is_float() || c.abs() < 16_777_216.0);
+            if !exact {
+                return Outcome::Declined("a bound is no f32");
+            }
+            *bound = c as f32;
+        }
+        let [min, max] = bounds;
+        if min == f32::INFINITY || max == f32::NEG_INFINITY {
+            return Outcome::Declined("a bound is the wrong infinity");
+        }
+        // Which zero the larger of 0 and -0 is, is left to whoever computes it.
+        if bounds.contains(&0.0) && dtype.is_float() && cx.options.numerics < Numerics::Reassociates {
+            return Outcome::Declined("the sign of a zero may change");
+        }
+        let kind = if min == 0.0 && min.is_sign_positive() && max == f32::INFINITY {
+            UnaryKind::Relu
+        } else {
+            UnaryKind::Clamp { min: min.into(), max: max.into() }
+        };
+        let mut p = Patch::new();
+        let new = p.op(Unary { kind }, &[x.into()]);
+        p.origin(node.origin.clone());
+        p.replace(node.output(), new);
+        Outcome::Rewrite(p)
+    }
+}

@@ -1,0 +1,45 @@
+//! Rewrites that leave fewer and simpler nodes: folding, duplicates, dead code, nodes that do nothing.
+
+mod clip;
+mod common;
+mod dead;
+mod fold;
+mod idempotent;
+mod identity;
+mod movement;
+mod reshape;
+mod transpose;
+
+pub use clip::ClampConstants;
+pub use common::Common;
+pub use dead::{Dead, Refine};
+pub use fold::Fold;
+pub use idempotent::{CastOfCast, UnaryOfUnary};
+pub use identity::{NegativeZero, Neutral};
+pub use movement::{ConcatEmpty, Unmoved};
+pub use reshape::{ReshapeOfReshape, ToReshape};
+pub use transpose::{TransposeIntoMatMul, TransposeOfTranspose, TransposeToReshape};
+
+use crate::{driver::RuleSet, pass::Pass};
+
+/// Every rule of this folder as one pass, the cheapest to match first.
+pub fn pass() -> Box<dyn Pass> {
+    Box::new(RuleSet::new(
+        "simplify",
+        vec![
+            Box::new(TransposeIntoMatMul),
+            Box::new(Fold),
+            Box::new(Neutral),
+            Box::new(NegativeZero),
+            Box::new(UnaryOfUnary),
+            Box::new(CastOfCast),
+            Box::new(ClampConstants),
+            Box::new(Unmoved),
+            Box::new(ConcatEmpty),
+            Box::new(TransposeOfTranspose),
+            Box::new(TransposeToReshape),
+            Box::new(ReshapeOfReshape),
+            Box::new(ToReshape),
+        ],
+    ))
+}

@@ -1,0 +1,132 @@
+//! Random graphs: optimized equals unoptimized, and the text form gives back the same graph.
+
+use proptest::prelude::*;
+use std::time::Instant;
+use tensormill_ir::{Graph, text};
+use tensormill_optimizer::{
+    Numerics, OptOptions, Pipeline,
+    testing::{Bytes, compare, random_graph, random_inputs},
+};
+use tensormill_reference::{EvalLimits, interpret};
+
+/// The optimized graph; `None` where the optimizer found that no run can succeed.
+fn optimized(g: &Graph, options: &OptOptions) -> Option<Graph> {
+    let mut o = g.clone();
+    match Pipeline::by_name("default").expect("a named pipeline").run(&mut o, options) {
+        Ok(_) => Some(o),
+        Err(e) => {
+            for seed in 0..8 {
+                let inputs = random_inputs(g, &mut Bytes::seeded(seed, 1 << 13));
+                assert!(interpret(g, &inputs, &EvalLimits::default()).is_err(), "{e}\n{g}\n{o}");
+            }
+            None
+        }
+    }
+}
+
+fn holds(g: &Graph, numerics: Numerics, seed: u64) {
+    let Some(o) = optimized(g, &OptOptions { numerics, verify: true, ..Default::default() }) else { return };
+    for s in 0..3 {
+        let inputs = random_inputs(g, &mut Bytes::seeded(seed ^ s, 1 << 13));
+        if let Err(e) = compare(g, &o, &inputs, numerics) {
+            panic!("{e}\n{g}\nbecame\n{o}");
+        }
+    }
+}
+
+fn round_trips(g: &Graph) {
+    let t = text::print(g);
+    let resolve = |name: &str, _: _, _: &_| {
+        t.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone()).ok_or_else(|| "missing".to_string())
+    };
+    match text::parse_with(&t.text, &resolve) {
+        Ok(back) => assert!(back.same_as(g), "{}\ncame back as\n{back}", t.text),
+        Err(e) => panic!("{e}\n{}", t.text),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 400, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn optimized_equals_unoptimized(data in prop::collection::vec(any::<u8>(), 60..400), seed: u64) {
+        let mut bytes = Bytes::new(data);
+        let nodes = 4 + bytes.below(28);
+        let g = random_graph(&mut bytes, nodes).expect("a valid graph");
+        round_trips(&g);
+        holds(&g, Numerics::Exact, seed);
+        holds(&g, Numerics::Reassociates, seed);
+        if let Some(o) = optimized(&g, &OptOptions::default()) {
+            round_trips(&o);
+        }
+    }
+}
+
+#[test]
+fn optimizing_twice_changes_nothing() {
+    for seed in 0..40 {
+        let g = random_graph(&mut Bytes::seeded(seed, 600), 30).expect("a valid graph");
+        let Some(once) = optimized(&g, &OptOptions::default()) else { continue };
+        let twice = optimized(&once, &OptOptions::default()).expect("as the first time");
+        assert!(once.same_as(&twice), "seed {seed}\n{once}\nbecame\n{twice}");
+    }
+}
+
+#[test]
+fn fuel_bounds_rewrites_and_every_prefix_is_right() {
+    let pipeline = Pipeline::by_name("default").expect("a named pipeline");
+    let mut total = 0;
+    for seed in 0..12 {
+        let g = random_graph(&mut Bytes::seeded(seed, 900), 40).expect("a valid graph");
+        let Ok(full) = pipeline.run(&mut g.clone(), &OptOptions::default()) else { continue };
+        total += full.rewrites();
+        for fuel in 0..full.rewrites() {
+            let mut o = g.clone();
+            let options = OptOptions { fuel: Some(fuel), verify: true, ..Default::default() };
+            let log = pipeline.run(&mut o, &options).expect("optimizes");
+            assert!(log.rewrites() <= fuel, "{} rewrites with fuel {fuel}", log.rewrites());
+            let inputs = random_inputs(&g, &mut Bytes::seeded(fuel, 4096));
+            if let Err(e) = compare(&g, &o, &inputs, Numerics::Reassociates) {
+                panic!("fuel {fuel}: {e}\n{g}\n{o}");
+            }
+        }
+    }
+    assert!(total > 40, "only {total} rewrites");
+}
+
+/// Quadratic algorithms take seconds here; the bound is for unoptimized builds on busy machines.
+#[test]
+fn large_graphs_take_little_time() {
+    let mut lines = String::from("graph @main(%x: f32[N,8]) -> (%h6000) {\n  %h0: f32[N,8] = relu %x\n");
+    for i in 0..6000 {
+        let (a, b) = (i, i + 1);
+        let line = match i % 6 {
+            0 => format!("  %c{b}: f32[8] = const [1,2,3,4,5,6,7,8]\n  %h{b}: f32[N,8] = add %h{a}, %c{b}\n"),
+            1 => format!("  %c{b}: f32[] = const [1]\n  %h{b}: f32[N,8] = mul %h{a}, %c{b}\n"),
+            2 => format!("  %h{b}: f32[N,8] = relu %h{a}\n"),
+            3 => format!("  %c{b}: i64[2] = const [-1, 8]\n  %h{b}: f32[N,8] = reshape %h{a}, %c{b}\n"),
+            4 => format!("  %t{b}: f32[8,N] = transpose %h{a}\n  %h{b}: f32[N,8] = transpose %t{b}\n"),
+            _ => format!("  %h{b}: f32[N,8] = tanh %h{a}\n"),
+        };
+        lines.push_str(&line);
+    }
+    lines.push('}');
+    let mut g = text::parse(&lines).expect("parses");
+    let nodes = g.nodes().count();
+    let start = Instant::now();
+    let log = Pipeline::by_name("default")
+        .expect("a named pipeline")
+        .run(&mut g, &OptOptions { verify: false, ..Default::default() })
+        .expect("optimizes");
+    let took = start.elapsed();
+    assert!(
+        nodes > 9000 && g.nodes().count() <= nodes / 2,
+        "{} of {nodes} nodes are left",
+        g.nodes().count()
+    );
+    assert!(log.rewrites() > 3900, "{log}");
+    #[expect(clippy::print_stderr, reason = "what a reader of the test's output wants to know")]
+    {
+        eprintln!("{nodes} nodes took {took:?}");
+    }
+    assert!(took.as_secs_f64() < 5.0, "{nodes} nodes took {took:?}\n{log}");
+}
