@@ -6,14 +6,19 @@ use tensormill::{Backend, Optimization};
 ///
 /// Without a command it reads handwritten digits with the small model that is built in.
 #[derive(Parser)]
-#[command(name = "tensormill", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "tensormill",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   tensormill                                         read a few handwritten digits
   tensormill inspect model.onnx                      what goes in, what comes out, what is inside
   tensormill run model.onnx --inputs in.npz          run it and show the outputs
   tensormill bench model.onnx --threads 2            how fast it is
 
-Exit codes: 0 good, 1 failure, 2 usage, 3 the model is not supported, 4 a comparison failed.")]
+Exit codes: 0 good, 1 failure, 2 usage, 3 the model is not supported, 4 a comparison failed."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -76,7 +81,9 @@ Examples:
         json: bool,
     },
     /// Print completions for a shell.
-    #[command(after_help = "Example:\n  tensormill completions bash > ~/.local/share/bash-completion/completions/tensormill")]
+    #[command(
+        after_help = "Example:\n  tensormill completions bash > ~/.local/share/bash-completion/completions/tensormill"
+    )]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

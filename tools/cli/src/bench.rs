@@ -3,8 +3,7 @@
 use crate::{
     args::BenchArgs,
     failure::Failure,
-    inputs,
-    session,
+    inputs, session,
     text::{bytes, safe, table, time},
 };
 use serde_json::{Value as Json, json};
@@ -119,7 +118,8 @@ impl Figures {
 
     fn json(&self, args: &BenchArgs, session: &Session) -> String {
         let ms = |s: f64| json!((s * 1e9).round() / 1e6);
-        let memory = session::peak_memory().map_or(Json::Null, |b| json!((b as f64 / 1048576.0 * 10.0).round() / 10.0));
+        let memory = session::peak_memory()
+            .map_or(Json::Null, |b| json!((b as f64 / 1048576.0 * 10.0).round() / 10.0));
         let report = json!({
             "model": args.model.display().to_string(),
             "backend": Backend::from(args.session.backend).name(),

@@ -47,10 +47,8 @@ pub fn run(args: &CheckArgs) -> Result<String, Failure> {
         for n in &fallbacks {
             *kinds.entry((n.op, &n.reason)).or_default() += 1;
         }
-        let rows: Vec<_> = kinds
-            .iter()
-            .map(|((op, why), n)| vec![(*op).to_string(), n.to_string(), safe(why)])
-            .collect();
+        let rows: Vec<_> =
+            kinds.iter().map(|((op, why), n)| vec![(*op).to_string(), n.to_string(), safe(why)]).collect();
         out += &table(&["fallback", "nodes", "because"], &[1], &rows);
     }
     Ok(out)

@@ -35,7 +35,11 @@ pub fn run(args: &CompareArgs) -> Result<String, Failure> {
     let rows = pairs(&x, &y, args, args.other.is_some())?;
     let same = rows.iter().all(|r| r.same);
     let first = if same { None } else { first_difference(args, &a, &b, &left, &right, &given)? };
-    let report = if args.json { as_json(&rows, same, first.as_ref()) } else { for_people(&rows, first.as_ref(), args) };
+    let report = if args.json {
+        as_json(&rows, same, first.as_ref())
+    } else {
+        for_people(&rows, first.as_ref(), args)
+    };
     if same { Ok(report) } else { Err(Failure::Differs(report)) }
 }
 
@@ -70,7 +74,9 @@ fn pairs(x: &Outputs, y: &Outputs, args: &CompareArgs, by_order: bool) -> Result
         let other = named.or_else(|| by_order.then(|| &y[i].1));
         match other {
             Some(u) => row(name, t, u, args),
-            None => Row { name: name.clone(), same: false, absolute: 0.0, relative: 0.0, what: "missing".into() },
+            None => {
+                Row { name: name.clone(), same: false, absolute: 0.0, relative: 0.0, what: "missing".into() }
+            }
         }
     });
     Ok(rows.collect())
@@ -111,7 +117,8 @@ fn row(name: &str, a: &Tensor, b: &Tensor, args: &CompareArgs) -> Row {
         }
     }
     if let Some(i) = at {
-        let what = format!("{wrong} of {} beyond tolerance, first at {i}: {} against {}", a64.len(), a64[i], b64[i]);
+        let what =
+            format!("{wrong} of {} beyond tolerance, first at {i}: {} against {}", a64.len(), a64[i], b64[i]);
         return apart(row, what);
     }
     if exact && args.atol == 0.0 && args.rtol == 0.0 && !a.same_bits(b) {

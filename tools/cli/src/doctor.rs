@@ -57,13 +57,19 @@ pub fn run(as_json: bool) -> String {
         vec!["instructions".into(), list(true)],
         vec!["missing".into(), list(false)],
         vec!["threads".into(), threads.to_string()],
-        vec!["memory".into(), memory.map_or_else(|| "not known".into(), |b| format!("{} available", bytes(b)))],
+        vec![
+            "memory".into(),
+            memory.map_or_else(|| "not known".into(), |b| format!("{} available", bytes(b))),
+        ],
         vec!["backends".into(), "cpu, reference".into()],
         vec!["CUDA".into(), "not built in".into()],
         vec!["formats".into(), "reads ONNX and .mill, writes .mill".into()],
     ];
     if let Some(level) = forced {
-        rows.push(vec!["TENSORMILL_CPU".into(), format!("kernels are held to `{}`", crate::text::safe(&level))]);
+        rows.push(vec![
+            "TENSORMILL_CPU".into(),
+            format!("kernels are held to `{}`", crate::text::safe(&level)),
+        ]);
     }
     if cfg!(debug_assertions) {
         rows.push(vec!["build".into(), "with debug assertions: measure with cargo build --release".into()]);

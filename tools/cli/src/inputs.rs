@@ -22,9 +22,11 @@ pub fn from_files(args: &InputArgs, ports: &[Port]) -> Result<Vec<(String, Tenso
         let open: Vec<&Port> =
             ports.iter().filter(|p| !given.iter().any(|(name, _)| *name == p.name)).collect();
         let wanted = match target {
-            Some(name) => open.iter().find(|p| p.name == name).map(|p| vec![*p]).ok_or_else(|| {
-                Failure::new(format!("input \"{}\" is given twice", safe(name)))
-            })?,
+            Some(name) => open
+                .iter()
+                .find(|p| p.name == name)
+                .map(|p| vec![*p])
+                .ok_or_else(|| Failure::new(format!("input \"{}\" is given twice", safe(name))))?,
             None => open,
         };
         for (name, tensor) in read(Path::new(path), &wanted, target.is_some())? {
@@ -54,8 +56,7 @@ pub fn from_files(args: &InputArgs, ports: &[Port]) -> Result<Vec<(String, Tenso
     }
     if let Some(missing) = ports.iter().find(|p| !given.iter().any(|(n, _)| *n == p.name)) {
         let unused = spare.iter().map(|n| format!("\"{}\"", safe(n))).collect::<Vec<_>>().join(", ");
-        let extra =
-            if spare.is_empty() { String::new() } else { format!("; the files also hold {unused}") };
+        let extra = if spare.is_empty() { String::new() } else { format!("; the files also hold {unused}") };
         return Err(Failure::new(format!(
             "input \"{}\" is not given; the inputs are {}{extra}",
             safe(&missing.name),

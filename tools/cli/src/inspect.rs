@@ -104,7 +104,8 @@ fn for_people(args: &InspectArgs, model: &Model, facts: &Facts) -> String {
         bytes(facts.bytes),
         types.join(", ")
     );
-    let rows: Vec<_> = facts.by_count().iter().map(|(op, n)| vec![(*op).to_string(), n.to_string()]).collect();
+    let rows: Vec<_> =
+        facts.by_count().iter().map(|(op, n)| vec![(*op).to_string(), n.to_string()]).collect();
     out += &table(&["op", "nodes"], &[1], &rows);
     if !model.metadata().is_empty() {
         out.push('\n');

@@ -3,8 +3,7 @@
 use crate::{
     args::ProfileArgs,
     failure::Failure,
-    inputs,
-    session,
+    inputs, session,
     text::{bytes, safe, table, time},
 };
 use serde_json::json;
@@ -40,7 +39,9 @@ impl Sum {
     }
 
     fn row(&self, total: f64, first: &[String]) -> Vec<String> {
-        let rate = |v: f64| if self.seconds > 0.0 && v > 0.0 { format!("{:.1}", v / self.seconds / 1e9) } else { "-".into() };
+        let rate = |v: f64| {
+            if self.seconds > 0.0 && v > 0.0 { format!("{:.1}", v / self.seconds / 1e9) } else { "-".into() }
+        };
         let mut row = first.to_vec();
         row.extend([
             time(self.seconds),
@@ -58,7 +59,8 @@ pub fn run(args: &ProfileArgs) -> Result<String, Failure> {
     let sizes: BTreeMap<String, usize> = args.session.dims.iter().cloned().collect();
     let given = inputs::gather(&args.input, session.inputs(), &sizes)?;
     let once = || -> Result<Profile, Failure> {
-        let outputs = session.run_with(given.iter().cloned().collect::<Inputs<'_>>(), &RunOptions::new().profile())?;
+        let outputs =
+            session.run_with(given.iter().cloned().collect::<Inputs<'_>>(), &RunOptions::new().profile())?;
         Ok(outputs.profile().cloned().unwrap_or_default())
     };
     for _ in 0..3 {
@@ -96,11 +98,7 @@ pub fn run(args: &ProfileArgs) -> Result<String, Failure> {
         .iter()
         .map(|s| s.row(total, &[safe(&s.label), s.op.into(), s.kernel.clone(), safe(&s.shape)]))
         .collect();
-    out += &table(
-        &["node", "op", "kernel", "result", "time", "%", "GFLOP/s", "GB/s"],
-        &[4, 5, 6, 7],
-        &rows,
-    );
+    out += &table(&["node", "op", "kernel", "result", "time", "%", "GFLOP/s", "GB/s"], &[4, 5, 6, 7], &rows);
     if shown < nodes.len() {
         out += &format!("and {} more (--top 0 lists all)\n", nodes.len() - shown);
     }
@@ -129,7 +127,8 @@ fn sums(profiles: &[Profile]) -> (Vec<Sum>, Vec<Sum>) {
                 });
             }
             nodes[i].add(s);
-            let op = ops.entry(s.op).or_insert_with(|| Sum { label: s.op.into(), op: s.op, ..Sum::default() });
+            let op =
+                ops.entry(s.op).or_insert_with(|| Sum { label: s.op.into(), op: s.op, ..Sum::default() });
             op.add(s);
             op.nodes += 1;
         }
