@@ -31,6 +31,8 @@ pub(crate) struct Steps {
     /// How many of them run inside the kernel.
     hot: usize,
     out: Shape,
+    /// The operand with a number per row that is added first.
+    bias: Option<usize>,
 }
 
 /// Which axes of a result are its rows and columns, as the kernel sees them; the others are its batch.
@@ -64,7 +66,13 @@ impl Steps {
         }
         let apart = |s: &Planned| matches!(s, Planned::Binary { lies: Lies::Apart, .. });
         let hot = planned.iter().position(apart).unwrap_or(planned.len());
-        Ok(Steps { steps: planned, hot, out })
+        Ok(Steps { steps: planned, hot, out, bias: None })
+    }
+
+    /// Adds a number per row before all else.
+    pub fn with_bias(mut self, operand: Option<usize>) -> Steps {
+        self.bias = operand;
+        self
     }
 
     /// Calls `kernel` with the result and the steps that run inside it, then applies the others.
@@ -74,6 +82,9 @@ impl Steps {
         kernel: impl FnOnce(&mut [f32], Epilogue<'_>, &Call<'_, 'a>) -> Result<(), Fail>,
     ) -> Result<(), Fail> {
         let mut hot: SmallVec<[Step<'a>; 4]> = SmallVec::new();
+        if let Some(bias) = self.bias {
+            hot.push(Step::bias_rows(c.get::<f32>(bias)?));
+        }
         for step in &self.steps[..self.hot] {
             hot.push(match step {
                 Planned::Unary(op) => Step::Unary(*op),

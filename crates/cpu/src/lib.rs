@@ -7,18 +7,25 @@
 //! [`tensormill_reference`]; the plan's report says so.
 
 mod bind;
+mod conv;
 mod elementwise;
 mod epilogue;
 mod exec;
+mod gather;
 mod layout;
 mod matmul;
 mod native;
+mod norm;
+mod pad;
 mod place;
 mod plan;
+mod pool;
 mod reduce;
 mod reference_backend;
+mod resize;
 mod shape;
 mod slice;
+mod softmax;
 mod state;
 
 pub use plan::CpuBackend;

@@ -63,11 +63,6 @@ impl<'a> Call<'_, 'a> {
         self.ins.get(i).copied().flatten().ok_or_else(|| Fail(format!("operand {i} is missing")))
     }
 
-    /// The elements of an operand that may be left out.
-    pub fn opt<T: Element>(&self, i: usize) -> Result<Option<&'a [T]>, Fail> {
-        self.ins.get(i).copied().flatten().map(|v| v.get()).transpose()
-    }
-
     /// The elements of a result, for writing.
     pub fn out<T: Element>(&mut self, i: usize) -> Result<&mut [T], Fail> {
         arena::elements_mut(self.outs[i]).ok_or_else(|| Fail("a result is not aligned".into()))
@@ -263,6 +258,20 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::Concat(c) => crate::slice::concat(p, c),
         Op::Split(s) => crate::slice::split(p, s),
         Op::Slice(_) => crate::slice::slice(p),
+        Op::Conv(c) => crate::conv::conv(p, c),
+        Op::ConvTranspose(c) => crate::conv::conv_transpose(p, c),
+        Op::MaxPool(o) => crate::pool::max_pool(p, o),
+        Op::AveragePool(o) => crate::pool::average_pool(p, o),
+        Op::BatchNorm(o) => crate::norm::batch_norm(p, o),
+        Op::LayerNorm(o) => crate::norm::layer_norm(p, o),
+        Op::RmsNorm(o) => crate::norm::rms_norm(p, o),
+        Op::InstanceNorm(o) => crate::norm::group_norm(p, None, o.epsilon.0),
+        Op::GroupNorm(o) => crate::norm::group_norm(p, Some(o.groups), o.epsilon.0),
+        Op::Softmax(o) => crate::softmax::softmax(p, o.axis, false),
+        Op::LogSoftmax(o) => crate::softmax::softmax(p, o.axis, true),
+        Op::Gather(o) => crate::gather::gather(p, o),
+        Op::Pad(o) => crate::pad::pad(p, o),
+        Op::Resize(o) => crate::resize::resize(p, o),
         _ => Err("the CPU backend has no kernel for this op".into()),
     }
 }

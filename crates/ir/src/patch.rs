@@ -3,8 +3,12 @@ use crate::{
     graph::{Def, Graph, NodeId, ValueId},
     ops::{Const, Op},
 };
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 use tensormill_tensor::Tensor;
 
 /// A planned change: nodes to add, and values to replace by others.
@@ -90,6 +94,26 @@ impl Patch {
     }
 }
 
+/// A value and those that it is computed from, nearest first.
+struct Ancestors {
+    seen: FxHashSet<ValueId>,
+    queue: VecDeque<ValueId>,
+}
+
+impl Ancestors {
+    fn new(v: ValueId) -> Self {
+        Ancestors { seen: FxHashSet::from_iter([v]), queue: VecDeque::from([v]) }
+    }
+
+    fn next(&mut self, g: &Graph) -> Option<ValueId> {
+        let v = self.queue.pop_front()?;
+        if let Some((_, n)) = g.producer(v) {
+            self.queue.extend(n.inputs.iter().flatten().copied().filter(|i| self.seen.insert(*i)));
+        }
+        Some(v)
+    }
+}
+
 impl Graph {
     /// Applies a patch, then removes the nodes whose results nobody uses any more.
     ///
@@ -145,9 +169,8 @@ impl Graph {
             if matches!(info.def, Def::Node(n, _) if added.contains(&n)) {
                 return Err(IrError::Patch("a value of the patch is replaced".into()));
             }
-            let below_old = self.producer(new).is_some_and(|(n, _)| !added.contains(&n))
-                && !self.stands_beside(new, *old)
-                && self.depends_on(new, *old);
+            let below_old =
+                self.producer(new).is_some_and(|(n, _)| !added.contains(&n)) && self.depends_on(new, *old);
             if below_old {
                 return Err(IrError::Patch("a replacement depends on what it replaces".into()));
             }
@@ -163,29 +186,31 @@ impl Graph {
         found.ok_or_else(|| IrError::Patch("an operand is not in the graph".into()))
     }
 
-    /// Whether a look at the operands shows that `v` cannot depend on `on`: it is one of that node's
-    /// operands, or has no operands but those. The walk up the whole graph is for the other cases.
-    fn stands_beside(&self, v: ValueId, on: ValueId) -> bool {
-        let Some((of, below)) = self.producer(on) else { return false };
-        let Some((from, above)) = self.producer(v) else { return true };
-        from != of
-            && (below.inputs.contains(&Some(v)) || above.inputs.iter().all(|i| below.inputs.contains(i)))
-    }
-
+    /// Whether `v` depends on `on`, or is it.
+    ///
+    /// The graph has no cycles, so finding `v` above `on` refutes it. Both are looked for at the same
+    /// time, nearest first: a rewrite replaces values by others close by, and a walk to the inputs for
+    /// each would make long chains quadratic.
     fn depends_on(&self, v: ValueId, on: ValueId) -> bool {
-        let mut seen = HashSet::new();
-        let mut stack = vec![v];
-        while let Some(v) = stack.pop() {
-            if v == on {
-                return true;
+        // A twin with the same operands: neither is above the other, which no search would soon tell.
+        if let (Some((a, above)), Some((b, below))) = (self.producer(v), self.producer(on))
+            && a != b
+            && above.inputs.iter().all(|i| below.inputs.contains(i))
+        {
+            return false;
+        }
+        let mut up = Ancestors::new(v);
+        let mut back = Ancestors::new(on);
+        loop {
+            match up.next(self) {
+                None => return false,
+                Some(found) if found == on => return true,
+                Some(_) => {}
             }
-            if seen.insert(v)
-                && let Some((_, n)) = self.producer(v)
-            {
-                stack.extend(n.inputs.iter().flatten());
+            if back.next(self) == Some(v) {
+                return v == on;
             }
         }
-        false
     }
 
     fn redirect(&mut self, patch: &Patch, added: &[NodeId]) {
@@ -318,6 +343,24 @@ mod tests {
         assert!(matches!(g.apply(p), Err(IrError::Patch(_))));
         g.verify().unwrap();
         assert_eq!(crate::text::print(&g).text, before);
+    }
+
+    #[test]
+    fn cycles_are_refused_and_twins_are_not() {
+        let mut b = GraphBuilder::new("main");
+        let x = b.input("x", Type::tensor(DType::F32, [2.into()])).unwrap();
+        let (p, q) = (b.unary(UnaryKind::Relu, x).unwrap(), b.unary(UnaryKind::Relu, x).unwrap());
+        let far = b.unary(UnaryKind::Neg, p).unwrap();
+        let far = b.unary(UnaryKind::Exp, far).unwrap();
+        let y = b.binary(crate::ops::BinaryKind::Add, far, q).unwrap();
+        b.output("y", y).unwrap();
+        let mut g = b.finish().unwrap();
+        for (old, new, ok) in [(p, y, false), (p, far, false), (x, p, false), (q, p, true), (far, x, true)] {
+            let mut patch = Patch::new();
+            patch.replace(old, new);
+            assert_eq!(g.apply(patch).is_ok(), ok, "{old:?} by {new:?}");
+            g.verify().unwrap();
+        }
     }
 
     #[test]

@@ -225,7 +225,7 @@ pub(crate) fn rotary(op: &RotaryEmbedding, x: &Operands<'_>) -> Result<Tensor> {
     let by = by_head(t, op.heads)?;
     let [batch, heads, s, size] = dims4(&by)?;
     let dim = if op.dim == 0 { size } else { op.dim };
-    if dim > size || dim % 2 != 0 {
+    if dim > size || !dim.is_multiple_of(2) {
         return refuse("the rotated part of a head must be even and no longer than the head");
     }
     let half = dim / 2;

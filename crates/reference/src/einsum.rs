@@ -114,3 +114,57 @@ fn one_det(mut m: Vec<f64>, n: usize) -> f64 {
     }
     det
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{EvalLimits, eval};
+    use proptest::prelude::*;
+    use tensormill_ir::ops::{Einsum, MatMul, Op};
+    use tensormill_tensor::{Tensor, Value};
+
+    fn run(op: impl Into<Op>, operands: &[&Value]) -> Result<Tensor, String> {
+        let operands: Vec<Option<&Value>> = operands.iter().map(|v| Some(*v)).collect();
+        let y = eval(&op.into(), &operands, &EvalLimits::default()).map_err(|e| e.to_string())?;
+        Ok(y[0].as_tensor().unwrap().clone())
+    }
+
+    fn einsum(equation: &str, operands: &[&Value]) -> Result<Tensor, String> {
+        run(Einsum { equation: equation.into() }, operands)
+    }
+
+    fn counting(shape: &[usize]) -> Value {
+        let n: usize = shape.iter().product();
+        Tensor::from_vec(shape, (0..n as i64).map(|i| i * 7 % 11 - 5).collect()).unwrap().into()
+    }
+
+    proptest! {
+        #[test]
+        fn products_agree_with_those_of_matrices(b in 0usize..3, m in 0usize..5, k in 0usize..5, n in 0usize..5) {
+            let (x, y) = (counting(&[b, m, k]), counting(&[b, k, n]));
+            let want = run(MatMul::default(), &[&x, &y]).unwrap();
+            for equation in ["bij,bjk->bik", "...ij,...jk->...ik", "...ij,...jk"] {
+                prop_assert!(einsum(equation, &[&x, &y]).unwrap().same_bits(&want));
+            }
+        }
+    }
+
+    #[test]
+    fn letters_may_repeat_and_results_be_left_out() {
+        let x = counting(&[3, 3]);
+        let v = x.as_tensor().unwrap().to_i64_vec().unwrap();
+        assert_eq!(einsum("ii", &[&x]).unwrap().to_i64_vec().unwrap(), [v[0] + v[4] + v[8]]);
+        assert_eq!(einsum("ii->i", &[&x]).unwrap().to_i64_vec().unwrap(), [v[0], v[4], v[8]]);
+        let transposed = [v[0], v[3], v[6], v[1], v[4], v[7], v[2], v[5], v[8]];
+        assert_eq!(einsum("ba", &[&x]).unwrap().to_i64_vec().unwrap(), transposed);
+    }
+
+    #[test]
+    fn senseless_equations_are_refused() {
+        let x = counting(&[2, 3]);
+        for equation in
+            ["i->i", "ij->k", "ij->ii", "ij,jk->ik", "i.j->i", "......", "ij->i->j", "ii", "...->", "é"]
+        {
+            assert!(einsum(equation, &[&x]).is_err(), "{equation}");
+        }
+    }
+}

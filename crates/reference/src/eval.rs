@@ -201,6 +201,8 @@ pub(crate) fn eval_counted(
         Op::StringNormalize(o) => one(crate::text::normalize(o, x.tensor(0)?)),
         Op::RegexFullMatch(o) => one(crate::text::full_match(o, x.tensor(0)?)),
         Op::Ngrams(o) => one(crate::text::ngrams(o, &x)),
+        Op::TreeEnsemble(o) => one(crate::trees::trees(o, &x)),
+        Op::Lookup(_) => one(crate::trees::lookup(&x)),
     }
 }
 

@@ -43,7 +43,9 @@ mod linear_attention;
 mod loss;
 mod signal;
 mod text;
+mod trees;
 
 pub use error::EvalError;
 pub use eval::{EvalLimits, eval};
 pub use interpret::{interpret, interpret_values};
+pub use resize::resize_weights;

@@ -12,7 +12,11 @@ use tensormill_tensor::{DType, Shape, Tensor, Value};
 type Result<T> = std::result::Result<T, EvalError>;
 
 fn apply(f: Activation, clip: Option<f64>, x: f64) -> f64 {
-    let x = clip.map_or(x, |c| x.max(-c).min(c));
+    let x = match clip {
+        Some(c) if x > c => c,
+        Some(c) if x < -c => -c,
+        _ => x,
+    };
     let (alpha, beta) = (f64::from(f.alpha.0), f64::from(f.beta.0));
     match f.kind {
         ActivationKind::Relu => {
@@ -40,7 +44,7 @@ fn apply(f: Activation, clip: Option<f64>, x: f64) -> f64 {
             }
         }
         ActivationKind::ScaledTanh => alpha * (beta * x).tanh(),
-        ActivationKind::HardSigmoid => (alpha * x + beta).max(0.0).min(1.0),
+        ActivationKind::HardSigmoid => (alpha * x + beta).clamp(0.0, 1.0),
         ActivationKind::Elu => {
             if x >= 0.0 {
                 x
@@ -122,7 +126,7 @@ impl Layer {
     }
 
     /// Element `j` of a gate's product of w with an input row, with its bias.
-    fn from_input(&self, d: usize, gate: usize, j: usize, row: &[f64]) -> f64 {
+    fn input_part(&self, d: usize, gate: usize, j: usize, row: &[f64]) -> f64 {
         let at = (d * self.gates + gate) * self.hidden + j;
         let bias =
             self.bias.as_ref().map_or(0.0, |b| b[2 * d * self.gates * self.hidden + gate * self.hidden + j]);
@@ -130,7 +134,7 @@ impl Layer {
     }
 
     /// Element `j` of a gate's product of r with a state, with its bias.
-    fn from_state(&self, d: usize, gate: usize, j: usize, state: &[f64]) -> f64 {
+    fn state_part(&self, d: usize, gate: usize, j: usize, state: &[f64]) -> f64 {
         let at = (d * self.gates + gate) * self.hidden + j;
         let offset = (2 * d + 1) * self.gates * self.hidden;
         let bias = self.bias.as_ref().map_or(0.0, |b| b[offset + gate * self.hidden + j]);
@@ -191,7 +195,7 @@ pub(crate) fn lstm(op: &Lstm, x: &Operands<'_>) -> Result<Vec<Value>> {
     let f = functions(dirs, 3, |d| op.functions(d))?;
     let clip = op.clip.map(|c| f64::from(c.0));
     let results = l.walk(c0.as_deref(), |d, row, h, c| {
-        let gate = |g: usize, j: usize| l.from_input(d, g, j, row) + l.from_state(d, g, j, h);
+        let gate = |g: usize, j: usize| l.input_part(d, g, j, row) + l.state_part(d, g, j, h);
         let peephole = |g: usize, j: usize| peep.as_ref().map_or(0.0, |p| p[(d * 3 + g) * n + j]);
         let (mut next_h, mut next_c) = (vec![0.0; n], vec![0.0; n]);
         for j in 0..n {
@@ -218,16 +222,16 @@ pub(crate) fn gru(op: &Gru, x: &Operands<'_>) -> Result<Vec<Value>> {
     let clip = op.clip.map(|c| f64::from(c.0));
     let [all, last, _] = l.walk(None, |d, row, h, _| {
         let gate =
-            |g: usize, j: usize| apply(f[d][0], clip, l.from_input(d, g, j, row) + l.from_state(d, g, j, h));
+            |g: usize, j: usize| apply(f[d][0], clip, l.input_part(d, g, j, row) + l.state_part(d, g, j, h));
         let reset: Vec<f64> = (0..n).map(|j| gate(1, j)).collect();
         let damped: Vec<f64> = reset.iter().zip(h.iter()).map(|(r, h)| r * h).collect();
         let next = (0..n).map(|j| {
             let from_state = if op.linear_before_reset {
-                reset[j] * l.from_state(d, 2, j, h)
+                reset[j] * l.state_part(d, 2, j, h)
             } else {
-                l.from_state(d, 2, j, &damped)
+                l.state_part(d, 2, j, &damped)
             };
-            let new = apply(f[d][1], clip, l.from_input(d, 2, j, row) + from_state);
+            let new = apply(f[d][1], clip, l.input_part(d, 2, j, row) + from_state);
             let z = gate(0, j);
             (1.0 - z) * new + z * h[j]
         });
@@ -242,7 +246,7 @@ pub(crate) fn rnn(op: &Rnn, x: &Operands<'_>) -> Result<Vec<Value>> {
     let clip = op.clip.map(|c| f64::from(c.0));
     let [all, last, _] = l.walk(None, |d, row, h, _| {
         let next = (0..l.hidden)
-            .map(|j| apply(f[d][0], clip, l.from_input(d, 0, j, row) + l.from_state(d, 0, j, h)));
+            .map(|j| apply(f[d][0], clip, l.input_part(d, 0, j, row) + l.state_part(d, 0, j, h)));
         *h = next.collect();
     })?;
     Ok(vec![all.into(), last.into()])

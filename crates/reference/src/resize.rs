@@ -98,6 +98,13 @@ fn weights(op: &Resize, x: f64, scale: f64, n: usize) -> Vec<(usize, f64)> {
     all.into_iter().filter(|(_, w)| *w != 0.0).map(|(at, w)| (clamped(at, n), w / sum)).collect()
 }
 
+/// For every element of the result along one axis, the elements of the operand, of `input` elements
+/// there, that it is made of, with their weights. Not for regions.
+pub fn resize_weights(op: &Resize, a: &ResizeAxis, input: usize) -> Vec<Vec<(usize, f64)>> {
+    let at = |o| coordinate(op.coordinates, o, a, input, [0.0, 1.0]);
+    (0..a.output).map(|o| weights(op, at(o), a.scale, input)).collect()
+}
+
 pub(crate) fn resize(op: &Resize, x: &Operands<'_>) -> Result<Tensor> {
     let t = x.tensor(0)?;
     let scales = x.opt_tensor(2)?.map(|s| s.to_f32_vec()).transpose()?;

@@ -294,7 +294,10 @@ impl Tensor {
     }
 
     /// The elements of any numeric or bool tensor as complex numbers.
-    pub(crate) fn to_complex_vec(&self) -> Result<Vec<Complex<f64>>, TensorError> {
+    ///
+    /// # Errors
+    /// [`TensorError::Unsupported`] for strings.
+    pub fn to_complex_vec(&self) -> Result<Vec<Complex<f64>>, TensorError> {
         match self.dtype {
             DType::C128 => Ok(self.to_slice()?.into_owned()),
             DType::C64 => {

@@ -219,7 +219,9 @@ impl OpDef for RotaryEmbedding {
             Some([_, _, d]) => per_head(d, self.heads)?,
             Some(d) => return refuse(format!("x must have rank 3 or 4, not {}", d.len())),
         };
-        if size.known().is_some_and(|n| self.dim > n || (self.dim == 0 && n % 2 != 0)) || self.dim % 2 != 0 {
+        if size.known().is_some_and(|n| self.dim > n || (self.dim == 0 && n % 2 != 0))
+            || !self.dim.is_multiple_of(2)
+        {
             return refuse("the rotated part of a head must be even and no longer than the head");
         }
         let positions = cx.opt_tensor(3)?;

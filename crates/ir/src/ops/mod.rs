@@ -45,6 +45,7 @@ mod linear_attention;
 mod loss;
 mod signal;
 mod text;
+mod trees;
 
 pub use constant::Const;
 pub use elementwise::{Binary, BinaryKind, BitCast, Cast, Clip, RoundMode, Unary, UnaryKind, Where};
@@ -85,6 +86,7 @@ pub use linear_attention::{CausalConv, LinearAttention};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
 pub use signal::{Dft, MelWeights, Stft, WindowFunction, WindowKind};
 pub use text::{CaseChange, NgramMode, Ngrams, RegexFullMatch, StringConcat, StringNormalize, StringSplit};
+pub use trees::{Lookup, TreeAggregate, TreeEnsemble};
 
 /// What every op's attribute struct does.
 pub trait OpDef: Attributes {
@@ -298,6 +300,8 @@ op_table! {
     StringNormalize "string_normalize",
     RegexFullMatch "regex_full_match",
     Ngrams "ngrams",
+    TreeEnsemble "tree_ensemble",
+    Lookup "lookup",
 }
 
 impl Op {

@@ -49,7 +49,8 @@ fn check_parameters(cx: &InferCx<'_>, x: &TensorType, along: i64, block: usize) 
     for i in [1, 2] {
         let Some(t) = cx.opt_tensor(i)? else { continue };
         let (Some(p), Some(d)) = (&t.dims, &x.dims) else { continue };
-        if p.iter().all(|n| n.known() == Some(1)) && (block == 0 || p.len() != d.len()) {
+        // Sizes not known yet may turn out to be 1.
+        if p.iter().all(|n| n.known().is_none_or(|n| n == 1)) && (block == 0 || p.len() != d.len()) {
             continue;
         }
         let along = axis(along, d.len())?;

@@ -243,3 +243,43 @@ impl OpDef for Resize {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GraphBuilder, Type};
+    use tensormill_tensor::Tensor;
+
+    fn resized(scales: [f32; 4]) -> Type {
+        let mut b = GraphBuilder::new("main");
+        let dims = [Dim::symbol("N"), Dim::Known(3), Dim::symbol("H"), Dim::symbol("W")];
+        let x = b.input("x", Type::tensor(DType::F32, dims)).expect("is an input");
+        let scales =
+            b.constant(Tensor::from_vec([4], scales.to_vec()).expect("fits")).expect("is a constant");
+        let y = b.node(Resize::default(), &[Some(x), None, Some(scales)]).expect("infers")[0];
+        b.ty(y).clone()
+    }
+
+    #[test]
+    fn constant_scales_keep_symbolic_sizes() {
+        assert_eq!(resized([1.0, 1.0, 2.0, 2.0]).to_string(), "f32[N,3,2*H,2*W]");
+        let ty = resized([1.0, 2.0, 0.5, 1.5]);
+        let bindings = [("N".into(), 2), ("H".into(), 7), ("W".into(), 5)].into_iter().collect();
+        assert_eq!(ty.as_tensor().and_then(|t| t.bind(&bindings)), Some([2, 6, 3, 7].into_iter().collect()));
+        // A third is no fraction that single precision holds.
+        assert!(
+            matches!(&resized([1.0, 1.0, 1.0 / 3.0, 1.0]), Type::Tensor(t) if t.dims.as_ref().is_some_and(|d| d[2] == Dim::Unknown))
+        );
+    }
+
+    #[test]
+    fn bounds_keep_proportions() {
+        let plan = |policy, sizes: &[i64]| {
+            let op = Resize { axes: vec![0, 1], policy, ..Resize::default() };
+            op.plan(&[2, 4], None, Some(sizes)).expect("plans").iter().map(|a| a.output).collect::<Vec<_>>()
+        };
+        assert_eq!(plan(AspectPolicy::Stretch, &[7, 8]), [7, 8]);
+        assert_eq!(plan(AspectPolicy::NotLarger, &[7, 8]), [4, 8]);
+        assert_eq!(plan(AspectPolicy::NotSmaller, &[7, 8]), [7, 14]);
+    }
+}

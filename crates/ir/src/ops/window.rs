@@ -199,3 +199,47 @@ pub(super) fn list(name: &str, v: &[usize], len: usize, least: usize) -> Result<
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dim::Bindings;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_symbolic_size_binds_to_what_its_number_gives(
+            size in 1usize..40, kernel in 1usize..5, stride in 1usize..5, dilation in 1usize..4,
+            before in 0usize..4, after in 0usize..4, auto in 0usize..3, ceil_mode: bool,
+        ) {
+            let auto_pad = AutoPad::ALL[auto];
+            let (k, s, d, p) = ([kernel], [stride], [dilation], [before, after]);
+            let w = Window { kernel: &k, strides: &s, dilations: &d, pads: &p, auto_pad, ceil_mode };
+            let Ok(known) = w.axes(&[size]) else { return Ok(()) };
+            let dims = w.output_dims(&[Dim::symbol("N")]).expect("the attributes are fine");
+            let bindings: Bindings = [("N".into(), size as i64)].into_iter().collect();
+            prop_assert_eq!(dims[0].bind(&bindings), Some(known[0].output));
+        }
+
+        #[test]
+        fn the_places_inside_are_those_whose_element_exists(
+            size in 1usize..20, kernel in 1usize..6, stride in 1usize..5, dilation in 1usize..4,
+            before in 0usize..9, after in 0usize..9,
+        ) {
+            let (k, s, d, p) = ([kernel], [stride], [dilation], [before, after]);
+            let w = Window { kernel: &k, strides: &s, dilations: &d, pads: &p, auto_pad: AutoPad::Explicit, ceil_mode: false };
+            let Ok(axes) = w.axes(&[size]) else { return Ok(()) };
+            let a = axes[0];
+            for o in 0..a.output {
+                for place in 0..kernel {
+                    let at = (o * stride + place * dilation) as i64 - before as i64;
+                    let exists = (0..size as i64).contains(&at);
+                    prop_assert_eq!(a.inside(o, size).contains(&place), exists);
+                    if exists {
+                        prop_assert_eq!(a.input(o, place), at as usize);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -11,8 +11,8 @@ use crate::{
 use std::{collections::HashMap, sync::Arc};
 use tensormill_tensor::{DType, Shape, Tensor};
 
-/// Bodies within bodies, lists within lists.
-const MAX_NESTING: usize = 24;
+/// Bodies within bodies, lists within lists. No reader nests bodies deeper.
+const MAX_NESTING: usize = 32;
 
 /// Finds the tensor of a name and type that the text refers to.
 pub type Resolve<'a> = dyn Fn(&str, DType, &Shape) -> Result<Tensor, String> + 'a;
@@ -392,7 +392,7 @@ impl Parser<'_> {
                 "graph" => {
                     self.expect('@')?;
                     let name = self.name()?;
-                    Attr::Graph(Body(Arc::new(self.graph(&name, depth + 1)?)))
+                    Attr::Graph(Body(Arc::new(self.graph(&name, depth)?)))
                 }
                 "nan" => {
                     self.expect('(')?;

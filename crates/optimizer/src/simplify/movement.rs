@@ -3,7 +3,7 @@ use crate::{
     pattern::{all_inputs, dims, find, same_type},
     rule::{Outcome, Rule, RuleCx},
 };
-use tensormill_ir::{Dim, Graph, Node, NodeId, OpKind, Patch, infer::axis, ops::Op};
+use tensormill_ir::{Dim, Graph, Node, NodeId, OpKind, Patch, ValueId, infer::axis, ops::Op};
 
 /// Removes ops that move elements to where they are: reshapes, expansions, slices, tilings to the
 /// shape that x has, a concatenation or split of one, bounds that are not there.
@@ -36,6 +36,11 @@ impl Rule for Unmoved {
         };
         if !unchanged {
             return Outcome::NoMatch;
+        }
+        let known = |v: ValueId| g.value(v).elements.is_some() || g.constant(v).is_some();
+        let moves = !matches!(node.op, Op::Concat(_) | Op::Split(_) | Op::Clip(_));
+        if moves && !node.inputs[1..].iter().flatten().all(|v| known(*v)) {
+            return Outcome::Declined("where it moves elements comes from data");
         }
         let mut p = Patch::new();
         p.replace(node.output(), x);

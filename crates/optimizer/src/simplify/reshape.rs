@@ -50,6 +50,12 @@ pub(crate) fn reshape(p: &mut Patch, x: New, spec: Vec<i64>) -> Option<New> {
     Some(p.op(Reshape::default(), &[x, shape]))
 }
 
+/// Whether the second operand, a shape or axes, is known element by element: sizes that only the file
+/// declares are no ground to rewrite on.
+fn operand_known(g: &Graph, at: NodeId) -> bool {
+    g.node(at).input(1).is_none_or(|v| g.value(v).elements.is_some() || g.constant(v).is_some())
+}
+
 fn rewrite(g: &Graph, at: NodeId, x: ValueId, spec: Vec<i64>) -> Outcome {
     let mut p = Patch::new();
     let new = find!(reshape(&mut p, x.into(), spec));
@@ -80,6 +86,9 @@ impl Rule for ToReshape {
         let x = find!(node.input(0));
         if matches!(node.op, Op::Reshape(_)) && find!(node.input(1).map(|s| g.constant(s).is_some())) {
             return Outcome::NoMatch;
+        }
+        if !operand_known(g, at) {
+            return Outcome::Declined("the shape or the axes come from data");
         }
         let (from, to) = (find!(dims(g, x)), find!(dims(g, node.output())));
         match shape_operand(from, to) {
@@ -115,7 +124,8 @@ impl Rule for ReshapeOfReshape {
             return Outcome::NoMatch;
         }
         let x = find!(inner.input(0));
-        if let (Some(from), Some(to)) = (dims(g, x), dims(g, node.output()))
+        if operand_known(g, at)
+            && let (Some(from), Some(to)) = (dims(g, x), dims(g, node.output()))
             && let Some(spec) = shape_operand(from, to)
         {
             return rewrite(g, at, x, spec);

@@ -48,6 +48,33 @@ pub(super) fn lower_body<'m>(
     Ok((Body(Arc::new(builder.finish()?)), captures))
 }
 
+/// Puts a body's nodes into the graph around it, its inputs being these values; returns its outputs.
+pub(super) fn inline<'m>(
+    l: &mut Lowerer<'m>,
+    g: &'m GraphProto,
+    name: &str,
+    inputs: &[ValueId],
+) -> Result<Vec<ValueId>, LowerError> {
+    if g.input.len() != inputs.len() {
+        return LowerError::operand(format!(
+            "body \"{name}\" takes {} inputs, but gets {}",
+            g.input.len(),
+            inputs.len()
+        ));
+    }
+    let path = format!("{}.{name}", l.scopes.current().path);
+    l.scopes.enter_inline(path);
+    let done = (|| {
+        for (input, v) in g.input.iter().zip(inputs) {
+            l.scopes.define(&input.name, *v)?;
+        }
+        l.contents(g)?;
+        g.output.iter().map(|out| l.scopes.resolve(&out.name)).collect()
+    })();
+    l.scopes.leave_function();
+    done
+}
+
 fn contents<'m>(
     l: &mut Lowerer<'m>,
     g: &'m GraphProto,

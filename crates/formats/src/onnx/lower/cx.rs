@@ -108,11 +108,6 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         self.lowerer.scopes.builder_ref().ty(v).clone()
     }
 
-    /// The tensor of an operand that is a constant.
-    pub(super) fn constant_of(&self, v: ValueId) -> Option<Tensor> {
-        self.lowerer.scopes.builder_ref().graph().constant(v).cloned()
-    }
-
     /// The elements of a small integer operand, when they are known.
     pub(super) fn ints_of(&self, v: ValueId) -> Option<Vec<i64>> {
         self.lowerer.scopes.builder_ref().graph().const_ints(v)
@@ -283,6 +278,18 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         let lowered = body::lower_body(self.lowerer, g, name, inputs, optional);
         self.lowerer.scopes.builder().set_origin(Some(&self.node.name));
         lowered
+    }
+
+    /// Puts a body's nodes into the graph, its inputs being these values; returns its outputs.
+    pub(super) fn inline(
+        &mut self,
+        g: &'m GraphProto,
+        name: &str,
+        inputs: &[ValueId],
+    ) -> Result<Vec<ValueId>> {
+        let results = body::inline(self.lowerer, g, name, inputs);
+        self.lowerer.scopes.builder().set_origin(Some(&self.node.name));
+        results
     }
 
     // Nodes and results

@@ -41,10 +41,14 @@ mod sort;
 mod attention;
 mod detection;
 mod einsum;
+mod flex_attention;
 mod linear_attention;
 mod loss;
+mod ml;
 mod signal;
 mod text;
+mod training;
+mod trees;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -91,6 +95,10 @@ const TABLES: &[(&str, Table)] = &[
     ("", signal::TABLE),
     ("", detection::TABLE),
     ("", text::TABLE),
+    ("ai.onnx.preview.training", training::TABLE),
+    ("ai.onnx.preview", flex_attention::TABLE),
+    ("ai.onnx.ml", trees::TABLE),
+    ("ai.onnx.ml", ml::TABLE),
 ];
 
 /// The function for an operator; `domain` is the plain one.

@@ -84,6 +84,22 @@ impl<'m> Scopes<'m> {
         self.scopes.push(scope);
     }
 
+    /// Enters a body whose nodes go to the graph around it.
+    pub(super) fn enter_inline(&mut self, path: String) {
+        let outer = self.current();
+        let scope = Scope {
+            names: HashMap::new(),
+            builder: outer.builder,
+            sees_outer: true,
+            captures: vec![],
+            opsets: outer.opsets,
+            attributes: outer.attributes.clone(),
+            absent: outer.absent.clone(),
+            path,
+        };
+        self.scopes.push(scope);
+    }
+
     /// Leaves a body: its graph, and the values around it that it uses.
     pub(super) fn leave_body(&mut self) -> (GraphBuilder, Vec<ValueId>) {
         let scope = self.scopes.pop().expect("entered before");
@@ -157,6 +173,9 @@ impl<'m> Scopes<'m> {
     /// Makes a value of the scope around `level` a value of it.
     fn capture(&mut self, level: usize, v: ValueId) -> Result<ValueId, LowerError> {
         let (outer, inner) = (self.scopes[level - 1].builder, self.scopes[level].builder);
+        if outer == inner {
+            return Ok(v);
+        }
         let graph = self.builders[outer].graph();
         // A constant is its own copy everywhere (its data is shared), which lets the body's sizes depend on it.
         if let Some(t) = graph.constant(v) {

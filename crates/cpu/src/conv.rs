@@ -1,0 +1,94 @@
+//! Convolutions and their transposes.
+
+use crate::epilogue::{Layout, Steps};
+use crate::native::{Built, Known, Native, Prep};
+use std::borrow::Cow;
+use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
+use tensormill_kernels::conv::{
+    ConvShape, ConvTransposeShape, ConvWeights, Window, conv as conv_kernel, conv_packed,
+    conv_transpose as transpose_kernel,
+};
+use tensormill_tensor::DType;
+
+fn window(a: &WindowAxis) -> Window {
+    Window { kernel: a.kernel, stride: a.stride, dilation: a.dilation, pad_begin: a.before, pad_end: a.after }
+}
+
+/// The operands that every convolution kernel needs, and their spatial sizes.
+fn operands<'a>(p: &Prep<'a>) -> Result<(Known<'a>, Known<'a>), Cow<'static, str>> {
+    for i in 0..3 {
+        p.need(i, DType::F32)?;
+    }
+    let (x, w) = (p.get(0)?, p.get(1)?);
+    if !(3..=5).contains(&x.shape.len()) || x.shape.len() != w.shape.len() {
+        return Err("kernels have one to three spatial axes".into());
+    }
+    Ok((x, w))
+}
+
+/// The result's channels are the kernels' rows, the rest of an image their columns.
+fn layout(rank: usize) -> Layout {
+    Layout { rows: 1, columns: 2..rank, merged: false }
+}
+
+pub(crate) fn conv(p: &Prep<'_>, op: &Conv) -> Built {
+    let (x, w) = operands(p)?;
+    let axes = op.axes(&x.shape[2..], &w.shape[2..]).map_err(|e| e.0)?;
+    let windows: Vec<Window> = axes.iter().map(window).collect();
+    let shape = ConvShape::new(x.shape[0], x.shape[1], w.shape[0], op.group, &x.shape[2..], &windows)
+        .map_err(|e| e.to_string())?;
+    if shape.output_len() != p.out().numel() || shape.weights_len() != w.len() {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    let bias = p.opt(2).map(|_| 2);
+    let steps = Steps::plan(p, &op.epilogue, Some(&layout(x.shape.len())))?.with_bias(bias);
+    let flops = shape.flops() as u64;
+    let mut native = if let Some(t) = w.constant {
+        // Few positions may be packed for another kernel than many.
+        let positions: usize = shape.output().iter().product();
+        let variant = if positions <= 256 { positions } else { usize::MAX };
+        let packed = p.weights.get(p.node, "conv", variant, || {
+            let data = t.to_slice::<f32>().map_err(|e| e.to_string())?;
+            let packed = ConvWeights::pack(p.pool.level(), &shape, &data).map_err(|e| e.to_string())?;
+            let bytes = packed.bytes();
+            Ok::<_, String>((packed, bytes))
+        })?;
+        Native::new(packed.kernel_name(), move |c| {
+            steps.run(c, |out, epilogue, c| {
+                Ok(conv_packed(c.pool, &shape, c.get::<f32>(0)?, &packed, out, epilogue)?)
+            })
+        })?
+    } else {
+        Native::new("conv", move |c| {
+            steps.run(c, |out, epilogue, c| {
+                Ok(conv_kernel(c.pool, &shape, c.get::<f32>(0)?, c.get::<f32>(1)?, out, epilogue)?)
+            })
+        })?
+    };
+    native.flops = flops;
+    native.reason = format!("{:?} by {:?}", x.shape, w.shape);
+    Ok(native)
+}
+
+pub(crate) fn conv_transpose(p: &Prep<'_>, op: &ConvTranspose) -> Built {
+    let (x, w) = operands(p)?;
+    let axes = op.axes(&x.shape[2..], &w.shape[2..]).map_err(|e| e.0)?;
+    let windows: Vec<Window> = axes.iter().map(|a| window(&a.0)).collect();
+    let output: Vec<usize> = axes.iter().map(|a| a.1).collect();
+    let out = p.out();
+    let shape =
+        ConvTransposeShape::new(x.shape[0], x.shape[1], out[1], op.group, &x.shape[2..], &output, &windows)
+            .map_err(|e| e.to_string())?;
+    if shape.output_len() != out.numel() || shape.weights_len() != w.len() {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    let bias = p.opt(2).map(|_| 2);
+    let steps = Steps::plan(p, &PostOps::default(), Some(&layout(x.shape.len())))?.with_bias(bias);
+    let mut native = Native::new("conv-transpose", move |c| {
+        steps.run(c, |out, epilogue, c| {
+            Ok(transpose_kernel(c.pool, &shape, c.get::<f32>(0)?, c.get::<f32>(1)?, out, epilogue)?)
+        })
+    })?;
+    native.flops = 2 * (x.len() as u64) * w.shape[1..].iter().product::<usize>() as u64;
+    Ok(native)
+}
