@@ -47,7 +47,9 @@ pub use sniff::FileKind;
 pub use source::Source;
 pub use tensormill_backend::{NodeReport, PlanReport, Profile, Sample};
 pub use tensormill_ir::{Dim, Graph, TensorType, Type};
-pub use tensormill_tensor::{CastOptions, DType, Element, Shape, Tensor, TensorError, Value, bf16, f16};
+pub use tensormill_tensor::{
+    CastOptions, Complex, DType, Element, Shape, Tensor, TensorError, Value, bf16, f16,
+};
 
 /// Tensors in NumPy's files, and files that appear whole or not at all.
 pub mod files {

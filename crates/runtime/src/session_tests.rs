@@ -106,6 +106,22 @@ fn batches_vary_and_states_are_kept_for_the_latest() {
 }
 
 #[test]
+fn inputs_may_lie_anywhere_in_memory() {
+    let raw: Vec<u8> =
+        std::iter::once(0).chain([-1.0f32, 2.0, 3.0].iter().flat_map(|v| v.to_le_bytes())).collect();
+    for backend in Backend::ALL {
+        let s = small().session_with(&SessionOptions::new().backend(*backend)).unwrap();
+        for start in 0..2 {
+            let raw = bytes::Bytes::from(raw.clone()).slice(start..start + 12);
+            let x = Tensor::from_bytes(DType::F32, [1, 3], raw).unwrap();
+            let expected: Vec<f32> = x.to_f32_vec().unwrap().iter().map(|v| v.max(0.0) + 1.0).collect();
+            let y = s.run([x, f32s(&[3], &[1.0; 3])]).unwrap();
+            assert_eq!(y.tensor("y").unwrap().to_f32_vec().unwrap(), expected, "{backend:?} from {start}");
+        }
+    }
+}
+
+#[test]
 fn dims_are_bound_by_name() {
     let s = small().session_with(&SessionOptions::new().dim("N", 2)).unwrap();
     assert_eq!(s.inputs()[0].to_string(), "x: f32[2,3]");

@@ -32,6 +32,27 @@ pub enum FileKind {
     Unknown,
 }
 
+impl std::fmt::Display for FileKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FileKind::Onnx => "ONNX",
+            FileKind::Mill => ".mill",
+            FileKind::Safetensors => "safetensors",
+            FileKind::Tflite => "TensorFlow Lite",
+            FileKind::Hdf5 => "HDF5",
+            FileKind::Pickle => "pickle",
+            FileKind::Gguf => "GGUF",
+            FileKind::Zip => "zip",
+            FileKind::Npy => "NumPy",
+            FileKind::Gzip => "gzip",
+            FileKind::Image => "image",
+            FileKind::Text => "text",
+            FileKind::Empty => "empty",
+            FileKind::Unknown => "unknown",
+        })
+    }
+}
+
 impl FileKind {
     /// What the bytes look like.
     pub fn of(bytes: &[u8]) -> FileKind {

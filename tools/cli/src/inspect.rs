@@ -86,7 +86,7 @@ fn for_people(args: &InspectArgs, model: &Model, facts: &Facts) -> String {
     // A String takes every write.
     let _ = writeln!(
         out,
-        "{}: {:?} model \"{}\"\n",
+        "{}: {} model \"{}\"\n",
         safe(&args.model.display().to_string()),
         model.kind(),
         safe(model.graph().name())

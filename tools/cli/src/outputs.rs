@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::{Value as Json, json};
 use std::path::Path;
-use tensormill::{DType, Tensor, Value, files};
+use tensormill::{Complex, DType, Tensor, Value, files};
 
 /// Tensors under names of their own: items of lists are `name.0`, `name.1`; what is absent is left out.
 pub fn flatten<'a>(outputs: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<(String, Tensor)> {
@@ -58,8 +58,11 @@ pub fn to_json(name: &str, t: &Tensor) -> Result<Json, Failure> {
         t.to_slice::<u64>()?.iter().map(|v| json!(v)).collect()
     } else if t.dtype().is_int() {
         t.to_i64_vec()?.into_iter().map(|v| json!(v)).collect()
-    } else if t.dtype().is_complex() {
-        t.to_complex_vec()?.iter().map(|c| json!([number(c.re), number(c.im)])).collect()
+    } else if t.dtype() == DType::C64 {
+        let parts = t.to_slice::<Complex<f32>>()?;
+        parts.iter().map(|c| json!([single(c.re.into()), single(c.im.into())])).collect()
+    } else if t.dtype() == DType::C128 {
+        t.to_slice::<Complex<f64>>()?.iter().map(|c| json!([number(c.re), number(c.im)])).collect()
     } else {
         let double = t.dtype() == DType::F64;
         t.to_f64_vec()?.into_iter().map(|v| if double { number(v) } else { single(v) }).collect()
