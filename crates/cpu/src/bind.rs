@@ -416,6 +416,12 @@ impl Binder<'_> {
             arena: plan.arena,
             results,
             slots: self.classes.slots(),
+            own_constants: self
+                .constant_of
+                .iter()
+                .filter(|(v, _)| !self.shared.constants.contains_key(v))
+                .map(|(_, &i)| self.constants[i].byte_len())
+                .sum(),
             constants: self.constants,
             outputs,
             report: self.report,

@@ -11,13 +11,7 @@ use tensormill_kernels::conv::{
 use tensormill_tensor::DType;
 
 fn window(a: &WindowAxis) -> Window {
-    Window {
-        kernel: a.kernel,
-        stride: a.stride,
-        dilation: a.dilation,
-        pad_begin: a.before,
-        pad_end: a.after,
-    }
+    Window { kernel: a.kernel, stride: a.stride, dilation: a.dilation, pad_begin: a.before, pad_end: a.after }
 }
 
 /// The operands that every convolution kernel needs, and their spatial sizes.
@@ -55,8 +49,7 @@ pub(crate) fn conv(p: &Prep<'_>, op: &Conv) -> Built {
         let variant = if positions <= 256 { positions } else { usize::MAX };
         let packed = p.weights.get(p.node, "conv", variant, || {
             let data = t.to_slice::<f32>().map_err(|e| e.to_string())?;
-            let packed =
-                ConvWeights::pack(p.pool.level(), &shape, &data).map_err(|e| e.to_string())?;
+            let packed = ConvWeights::pack(p.pool.level(), &shape, &data).map_err(|e| e.to_string())?;
             let bytes = packed.bytes();
             Ok::<_, String>((packed, bytes))
         })?;
@@ -83,16 +76,9 @@ pub(crate) fn conv_transpose(p: &Prep<'_>, op: &ConvTranspose) -> Built {
     let windows: Vec<Window> = axes.iter().map(|a| window(&a.0)).collect();
     let output: Vec<usize> = axes.iter().map(|a| a.1).collect();
     let out = p.out();
-    let shape = ConvTransposeShape::new(
-        x.shape[0],
-        x.shape[1],
-        out[1],
-        op.group,
-        &x.shape[2..],
-        &output,
-        &windows,
-    )
-    .map_err(|e| e.to_string())?;
+    let shape =
+        ConvTransposeShape::new(x.shape[0], x.shape[1], out[1], op.group, &x.shape[2..], &output, &windows)
+            .map_err(|e| e.to_string())?;
     if shape.output_len() != out.numel() || shape.weights_len() != w.len() {
         return Err("sizes that the kernel computes otherwise".into());
     }

@@ -2,7 +2,9 @@
 
 use crate::native::{Built, Call, Fail, Known, Native, Prep};
 use tensormill_ir::ops::{BatchNorm, LayerNorm, RmsNorm};
-use tensormill_kernels::norm::{channel_affine, group_norm as group_kernel, layer_norm as layer_kernel, rms_norm as rms_kernel};
+use tensormill_kernels::norm::{
+    channel_affine, group_norm as group_kernel, layer_norm as layer_kernel, rms_norm as rms_kernel,
+};
 use tensormill_tensor::DType;
 
 fn all_f32(p: &Prep<'_>) -> Result<(), std::borrow::Cow<'static, str>> {

@@ -18,11 +18,7 @@ pub(crate) fn average_pool(p: &Prep<'_>, op: &AveragePool) -> Built {
     pool(p, kind, |x| op.axes(x).map(|a| a.to_vec()).map_err(|e| e.0))
 }
 
-fn pool(
-    p: &Prep<'_>,
-    kind: PoolOp,
-    axes: impl FnOnce(&[usize]) -> Result<Vec<WindowAxis>, String>,
-) -> Built {
+fn pool(p: &Prep<'_>, kind: PoolOp, axes: impl FnOnce(&[usize]) -> Result<Vec<WindowAxis>, String>) -> Built {
     p.need(0, DType::F32)?;
     let x = p.get(0)?;
     let spatial = x.shape.get(2..).unwrap_or_default();

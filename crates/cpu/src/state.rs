@@ -300,6 +300,6 @@ impl State for CpuState {
     }
 
     fn bytes(&self) -> usize {
-        self.arena.len() + self.layout.constants.iter().map(Tensor::byte_len).sum::<usize>()
+        self.arena.len() + self.layout.own_constants
     }
 }

@@ -77,8 +77,12 @@ pub fn carve<'a>(
     Some(rest)
 }
 
-/// Bytes as elements; `None` unless they are aligned and a whole number of them.
+/// Bytes as elements; `None` unless they are aligned and a whole number of them. No bytes are no elements,
+/// wherever they lie.
 pub fn elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
+    if bytes.is_empty() {
+        return Some(&[]);
+    }
     let fits = (bytes.as_ptr() as usize).is_multiple_of(align_of::<T>())
         && bytes.len().is_multiple_of(size_of::<T>());
     // SAFETY: aligned and sized as just checked; Element has no invalid bit patterns.
@@ -87,6 +91,9 @@ pub fn elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
 
 /// As [`elements`], for writing.
 pub fn elements_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    if bytes.is_empty() {
+        return Some(&mut []);
+    }
     let fits = (bytes.as_ptr() as usize).is_multiple_of(align_of::<T>())
         && bytes.len().is_multiple_of(size_of::<T>());
     // SAFETY: as above; the borrow is unique, and every bit pattern written through it is a valid byte.
