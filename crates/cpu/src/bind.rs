@@ -187,7 +187,7 @@ impl Binder<'_> {
         if node.outputs.iter().all(|v| shared.constants.contains_key(v)) {
             return self.tell(node, "constant", "every operand is constant", false);
         }
-        if self.from_elements(node) || self.computed_now(node) {
+        if self.by_elements(node) || self.computed_now(node) {
             return self.tell(node, "constant", "known from the sizes of the inputs", false);
         }
         let ins: SmallVec<[Option<ValueId>; 4]> = node
@@ -227,7 +227,7 @@ impl Binder<'_> {
     }
 
     /// Takes results whose elements inference knows.
-    fn from_elements(&mut self, node: &Node) -> bool {
+    fn by_elements(&mut self, node: &Node) -> bool {
         let known = |b: &Self, v: &ValueId| -> Option<Tensor> {
             let f = b.facts[v.index()].as_ref()?;
             let (dtype, shape) = static_type(f)?;

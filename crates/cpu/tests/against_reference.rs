@@ -137,7 +137,8 @@ fn concatenations_and_slices_only_look() {
 fn sizes_that_depend_on_data() {
     let g = graph(
         "graph @g(%x: f32[N,4], %w: f32[4,3]) -> (%y, %n, %p) {
-  %n: i64[2,?] = non_zero %x
+  %b: bool[N,4] = cast %x {to=bool}
+  %n: i64[2,?] = non_zero %b
   %t: i64[?,2] = transpose %n {perm=[1,0]}
   %f: f32[?,2] = cast %t {to=f32}
   %u: f32[2,?] = transpose %f {perm=[1,0]}
