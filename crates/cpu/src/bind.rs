@@ -213,6 +213,8 @@ impl Binder<'_> {
                 let view = exec::is_view(&node.op);
                 if native_later || view {
                     self.tell(node, "run-time", reason, false);
+                } else if !node.op.bodies().is_empty() {
+                    self.tell(node, "bodies", "each body is a plan of its own", false);
                 } else {
                     self.tell(node, "reference", reason, true);
                 }
