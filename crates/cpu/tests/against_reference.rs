@@ -210,3 +210,38 @@ fn limits_and_wrong_inputs_are_errors() {
     let mut io = Io { inputs: &right, outputs: &mut outputs, profile: None, cancel: None };
     assert!(state.run(&mut io).is_ok(), "the state stays usable");
 }
+
+#[test]
+fn bodies_run_as_plans() {
+    use tensormill_ir::{GraphBuilder, attr::Body, ops};
+    let scalar = |d| Type::tensor(d, []);
+    let mut b = GraphBuilder::new("body");
+    let _trip = b.unnamed_input(scalar(DType::I64));
+    let go = b.unnamed_input(scalar(DType::Bool));
+    let h = b.unnamed_input(Type::tensor(DType::F32, [2.into(), 3.into()]));
+    let w = b.unnamed_input(Type::tensor(DType::F32, [3.into(), 3.into()]));
+    let p = b.op(ops::MatMul::default(), &[h, w]).unwrap();
+    let next = b.unary(ops::UnaryKind::Tanh, p).unwrap();
+    b.output("go", go).unwrap();
+    b.output("h", next).unwrap();
+    b.output("each", p).unwrap();
+    let body = Body(Arc::new(b.finish().unwrap()));
+    let mut g = GraphBuilder::new("main");
+    let x = g.input("x", Type::tensor(DType::F32, [2.into(), 3.into()])).unwrap();
+    let w = g.input("w", Type::tensor(DType::F32, [3.into(), 3.into()])).unwrap();
+    let n = g.input("n", scalar(DType::I64)).unwrap();
+    let outs = g.node(ops::Loop { body, carried: 1 }, &[Some(n), None, Some(x), Some(w)]).unwrap();
+    g.output("h", outs[0]).unwrap();
+    g.output("each", outs[1]).unwrap();
+    let g = g.finish().unwrap();
+    for trips in [0i64, 1, 7] {
+        let inputs = [f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(trips).into()];
+        same(&g, &inputs, 2).unwrap();
+    }
+    let mut options = CompileOptions::default();
+    options.max_trips = 5;
+    let plan = CpuBackend::new(Pool::serial()).compile(g, &options).unwrap();
+    assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(6i64).into()]).is_err());
+    assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(5i64).into()]).is_ok());
+    assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
+}
