@@ -154,13 +154,10 @@ impl Backend for CpuBackend {
         let _ = id;
         let mut ins = vec![];
         for v in &node.inputs {
-            let made = match v {
-                None => None,
-                Some(v) => Some(match g.constant(*v) {
-                    Some(t) => trial.constant(t.clone()),
-                    None => Ok(trial.unnamed_input(sized(g.ty(*v), 4))),
-                }),
-            };
+            let made = v.map(|v| match g.constant(v) {
+                Some(t) => trial.constant(t.clone()),
+                None => Ok(trial.unnamed_input(sized(g.ty(v), 4))),
+            });
             ins.push(match made.transpose() {
                 Ok(v) => v,
                 Err(e) => return fallback(e.to_string()),
