@@ -33,11 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let found = given.iter().find(|(n, _)| *n == *name).ok_or_else(|| format!("no input {name}"))?;
         inputs.push(Value::Tensor(found.1.clone()));
     }
-    let types: Vec<Inferred> = inputs
-        .iter()
-        .filter_map(Type::of)
-        .map(|ty| Inferred { ty, elements: None })
-        .collect();
+    let types: Vec<Inferred> =
+        inputs.iter().filter_map(Type::of).map(|ty| Inferred { ty, elements: None }).collect();
     let plan = CpuBackend::new(Pool::new(threads.parse()?)?).compile(graph, &CompileOptions::default())?;
     let mut state = plan.state(&types)?;
     println!("ready after {:?}, state of {} bytes", begin.elapsed(), state.bytes());
@@ -61,11 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     state.run(&mut io)?;
     totals(&profile);
     if let Some(path) = rest.get(1) {
-        let named: Vec<(&str, &tensormill_tensor::Tensor)> = names
-            .iter()
-            .zip(&outputs)
-            .filter_map(|(n, v)| Some((n.as_str(), v.as_tensor().ok()?)))
-            .collect();
+        let named: Vec<(&str, &tensormill_tensor::Tensor)> =
+            names.iter().zip(&outputs).filter_map(|(n, v)| Some((n.as_str(), v.as_tensor().ok()?))).collect();
         write_npz(path, &named)?;
     }
     Ok(())

@@ -187,7 +187,7 @@ impl Binder<'_> {
         if node.outputs.iter().all(|v| shared.constants.contains_key(v)) {
             return self.tell(node, "constant", "every operand is constant", false);
         }
-        if self.from_elements(node) || self.computed_now(node) {
+        if self.by_elements(node) || self.computed_now(node) {
             return self.tell(node, "constant", "known from the sizes of the inputs", false);
         }
         let ins: SmallVec<[Option<ValueId>; 4]> = node
@@ -213,6 +213,8 @@ impl Binder<'_> {
                 let view = exec::is_view(&node.op);
                 if native_later || view {
                     self.tell(node, "run-time", reason, false);
+                } else if !node.op.bodies().is_empty() {
+                    self.tell(node, "bodies", "each body is a plan of its own", false);
                 } else {
                     self.tell(node, "reference", reason, true);
                 }
@@ -227,7 +229,7 @@ impl Binder<'_> {
     }
 
     /// Takes results whose elements inference knows.
-    fn from_elements(&mut self, node: &Node) -> bool {
+    fn by_elements(&mut self, node: &Node) -> bool {
         let known = |b: &Self, v: &ValueId| -> Option<Tensor> {
             let f = b.facts[v.index()].as_ref()?;
             let (dtype, shape) = static_type(f)?;
@@ -416,6 +418,12 @@ impl Binder<'_> {
             arena: plan.arena,
             results,
             slots: self.classes.slots(),
+            own_constants: self
+                .constant_of
+                .iter()
+                .filter(|(v, _)| !self.shared.constants.contains_key(v))
+                .map(|(_, &i)| self.constants[i].byte_len())
+                .sum(),
             constants: self.constants,
             outputs,
             report: self.report,

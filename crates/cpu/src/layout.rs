@@ -67,6 +67,8 @@ pub(crate) struct Layout {
     pub arena: usize,
     pub results: Vec<(DType, Shape)>,
     pub constants: Vec<Tensor>,
+    /// Bytes of those that the plan does not hold.
+    pub own_constants: usize,
     pub slots: usize,
     pub outputs: Vec<Typed>,
     pub report: tensormill_backend::PlanReport,

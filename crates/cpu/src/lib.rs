@@ -7,6 +7,7 @@
 //! [`tensormill_reference`]; the plan's report says so.
 
 mod bind;
+mod control;
 mod conv;
 mod elementwise;
 mod epilogue;

@@ -1,6 +1,7 @@
 //! The plan: a graph with its constants prepared, from which states are made.
 
 use crate::bind::bind;
+use crate::control::BodyPlans;
 use crate::exec::{self, Surroundings, aligned};
 use crate::native::Weights;
 use crate::state::CpuState;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     /// Values that are the same in every run.
     pub constants: FxHashMap<ValueId, Tensor>,
     pub weights: Weights,
+    pub bodies: BodyPlans,
     report: Mutex<Option<PlanReport>>,
 }
 
@@ -67,6 +69,7 @@ impl Shared {
             pool: pool.clone(),
             constants: FxHashMap::default(),
             weights: Weights::default(),
+            bodies: BodyPlans::default(),
             report: Mutex::new(None),
         };
         shared.fold();
@@ -151,13 +154,10 @@ impl Backend for CpuBackend {
         let _ = id;
         let mut ins = vec![];
         for v in &node.inputs {
-            let made = match v {
-                None => None,
-                Some(v) => Some(match g.constant(*v) {
-                    Some(t) => trial.constant(t.clone()),
-                    None => Ok(trial.unnamed_input(sized(g.ty(*v), 4))),
-                }),
-            };
+            let made = v.map(|v| match g.constant(v) {
+                Some(t) => trial.constant(t.clone()),
+                None => Ok(trial.unnamed_input(sized(g.ty(v), 4))),
+            });
             ins.push(match made.transpose() {
                 Ok(v) => v,
                 Err(e) => return fallback(e.to_string()),

@@ -49,7 +49,7 @@ pub(crate) fn resize(p: &Prep<'_>, op: &Resize) -> Built {
     for (blends, table) in blends.iter_mut().zip(&tables) {
         for t in table {
             blends.push(match t[..] {
-                [(low, w)] if w == 1.0 => Blend { low, high: low, weight: 0.0 },
+                [(low, 1.0)] => Blend { low, high: low, weight: 0.0 },
                 [(low, a), (high, b)] if (a + b - 1.0).abs() < 1e-12 => Blend { low, high, weight: b as f32 },
                 _ => return Err("no kernel for these weights".into()),
             });

@@ -13,7 +13,8 @@ pub(crate) fn softmax(p: &Prep<'_>, axis: i64, log: bool) -> Built {
     let mut native = Native::new("softmax", move |c| {
         let (pool, x) = (c.pool, c.get::<f32>(0)?);
         let out = c.out::<f32>(0)?;
-        Ok(if log { log_softmax(pool, x, sizes, out)? } else { softmax_kernel(pool, x, sizes, out)? })
+        let kernel = if log { log_softmax } else { softmax_kernel };
+        Ok(kernel(pool, x, sizes, out)?)
     })?;
     native.flops = 8 * x.len() as u64;
     Ok(native)

@@ -1,17 +1,19 @@
 //! A state: one caller's memory for one set of input sizes, and the walk over the steps.
 
 use crate::bind::bind;
+use crate::control::{BodyStates, Runner};
 use crate::exec::{self, Surroundings, aligned};
 use crate::layout::{Base, Layout, Place, Step, Typed, Work};
 use crate::native::{Call, Fail, View};
 use crate::plan::Shared;
 use smallvec::SmallVec;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tensormill_backend::{BackendError, Io, RunError, Sample, State};
 use tensormill_ir::infer::Inferred;
-use tensormill_reference::{EvalError, EvalLimits};
+use tensormill_reference::{EvalError, EvalLimits, eval_with};
 use tensormill_tensor::arena::{Arena, Rest, carve};
 use tensormill_tensor::{Tensor, Value};
 
@@ -23,6 +25,9 @@ pub(crate) struct CpuState {
     results: Vec<Tensor>,
     inputs: Vec<Value>,
     slots: Vec<Option<Value>>,
+    bodies: BodyStates,
+    /// Iterations of loops that the run may still take.
+    trips: Cell<u64>,
 }
 
 impl CpuState {
@@ -32,7 +37,29 @@ impl CpuState {
         let limit = shared.options.max_state_bytes;
         let arena = Arena::new(layout.arena).ok_or(BackendError::TooLarge { bytes: layout.arena, limit })?;
         let slots = vec![None; layout.slots];
-        Ok(CpuState { shared, layout, arena, results: vec![], inputs: vec![], slots })
+        let (bodies, trips) = (BodyStates::default(), Cell::new(shared.options.max_trips));
+        Ok(CpuState { shared, layout, arena, results: vec![], inputs: vec![], slots, bodies, trips })
+    }
+
+    /// Runs as part of a run that may still take `trips` iterations of loops.
+    pub fn run_within(&mut self, io: &mut Io<'_>, trips: &Cell<u64>) -> Result<(), RunError> {
+        self.trips.set(trips.get());
+        let done = self.run_once(io);
+        trips.set(self.trips.get());
+        done
+    }
+
+    fn run_once(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
+        if io.inputs.len() != self.layout.inputs.len() {
+            let what = format!("the plan takes {} inputs, got {}", self.layout.inputs.len(), io.inputs.len());
+            return Err(RunError::Input(what));
+        }
+        let done = self.walk(io);
+        // Whatever happened, nothing of this run stays.
+        self.results.clear();
+        self.inputs.clear();
+        self.slots.iter_mut().for_each(|s| *s = None);
+        done
     }
 
     fn walk(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
@@ -162,7 +189,13 @@ impl CpuState {
                 let (outs, by) = if *native {
                     exec::on_values(&node.op, &ins, &around)?
                 } else {
-                    (tensormill_reference::eval(&node.op, &ins, &limits)?, None)
+                    {
+                        let states = RefCell::new(std::mem::take(&mut self.bodies));
+                        let runner = Runner { shared: &self.shared, states, cancel };
+                        let outs = eval_with(&node.op, &ins, &limits, &self.trips, &runner);
+                        self.bodies = runner.states.into_inner();
+                        (outs?, None)
+                    }
                 };
                 self.keep(i, outs)?;
                 Ok(by)
@@ -287,19 +320,11 @@ impl<'a> Blocks<'a> {
 
 impl State for CpuState {
     fn run(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
-        if io.inputs.len() != self.layout.inputs.len() {
-            let what = format!("the plan takes {} inputs, got {}", self.layout.inputs.len(), io.inputs.len());
-            return Err(RunError::Input(what));
-        }
-        let done = self.walk(io);
-        // Whatever happened, nothing of this run stays.
-        self.results.clear();
-        self.inputs.clear();
-        self.slots.iter_mut().for_each(|s| *s = None);
-        done
+        self.trips.set(self.shared.options.max_trips);
+        self.run_once(io)
     }
 
     fn bytes(&self) -> usize {
-        self.arena.len() + self.layout.constants.iter().map(Tensor::byte_len).sum::<usize>()
+        self.arena.len() + self.layout.own_constants
     }
 }

@@ -16,6 +16,9 @@ use tensormill_tensor::{Shape, Tensor, Value};
 type Result<T> = std::result::Result<T, EvalError>;
 
 fn run(body: &Body, inputs: &[Value], x: &Operands<'_>) -> Result<Vec<Value>> {
+    if let Some(bodies) = x.bodies {
+        return bodies.run(&body.0, inputs, x.trips);
+    }
     let wanted: Vec<ValueId> = body.0.outputs().iter().map(|o| o.value).collect();
     run_graph(&body.0, inputs, &wanted, x.limits, x.trips)
 }

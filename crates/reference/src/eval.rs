@@ -2,11 +2,12 @@ use crate::{
     EvalError, control, conv, elementwise, epilogue, error::refuse, gather, grid, matmul, norm, pad, pool,
     quantize, random, recurrent, reduce, resize, scatter, sequence, shape, slice, softmax, sort,
 };
+use std::sync::Arc;
 use std::{
     cell::Cell,
     sync::atomic::{AtomicBool, Ordering},
 };
-use tensormill_ir::ops::Op;
+use tensormill_ir::{Graph, ops::Op};
 use tensormill_tensor::{Shape, Tensor, Value};
 
 /// What an evaluation may use.
@@ -51,6 +52,31 @@ pub(crate) struct Operands<'a> {
     pub(crate) limits: &'a EvalLimits<'a>,
     /// Iterations of loops that the call may still use.
     pub(crate) trips: &'a Cell<u64>,
+    /// Who runs the bodies of control flow; `None`: this crate.
+    pub(crate) bodies: Option<&'a dyn Bodies>,
+}
+
+/// Runs the bodies of control flow in place of the interpreter.
+pub trait Bodies {
+    /// The results of a body; the loops inside may take at most `trips` iterations, and count them there.
+    ///
+    /// # Errors
+    /// Whatever the body's nodes fail with.
+    fn run(&self, body: &Arc<Graph>, inputs: &[Value], trips: &Cell<u64>) -> Result<Vec<Value>, EvalError>;
+}
+
+/// As [`eval`], with bodies run by `bodies` and iterations taken from `trips`.
+///
+/// # Errors
+/// As [`eval`].
+pub fn eval_with(
+    op: &Op,
+    operands: &[Option<&Value>],
+    limits: &EvalLimits<'_>,
+    trips: &Cell<u64>,
+    bodies: &dyn Bodies,
+) -> Result<Vec<Value>, EvalError> {
+    eval_any(op, operands, limits, trips, Some(bodies))
 }
 
 impl<'a> Operands<'a> {
@@ -91,8 +117,18 @@ pub(crate) fn eval_counted(
     limits: &EvalLimits<'_>,
     trips: &Cell<u64>,
 ) -> Result<Vec<Value>, EvalError> {
+    eval_any(op, operands, limits, trips, None)
+}
+
+fn eval_any(
+    op: &Op,
+    operands: &[Option<&Value>],
+    limits: &EvalLimits<'_>,
+    trips: &Cell<u64>,
+    bodies: Option<&dyn Bodies>,
+) -> Result<Vec<Value>, EvalError> {
     limits.check_cancel()?;
-    let x = Operands { values: operands, limits, trips };
+    let x = Operands { values: operands, limits, trips, bodies };
     let one = |t: Result<Tensor, EvalError>| t.map(|t| vec![Value::Tensor(t)]);
     match op {
         Op::Const(c) => Ok(vec![c.tensor.clone().into()]),

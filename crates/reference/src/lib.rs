@@ -46,6 +46,6 @@ mod text;
 mod trees;
 
 pub use error::EvalError;
-pub use eval::{EvalLimits, eval};
+pub use eval::{Bodies, EvalLimits, eval, eval_with};
 pub use interpret::{interpret, interpret_values};
 pub use resize::resize_weights;

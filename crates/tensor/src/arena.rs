@@ -128,7 +128,7 @@ mod tests {
         assert!(elements::<f32>(&arena.bytes()[..6]).is_none());
         elements_mut::<f32>(&mut arena.bytes_mut()[4..8]).unwrap()[0] = 1.5;
         assert_eq!(elements::<f32>(arena.bytes()).unwrap(), &[0.0, 1.5, 0.0]);
-        assert!(arena.bytes().as_ptr() as usize % crate::ALIGNMENT == 0);
+        assert!((arena.bytes().as_ptr() as usize).is_multiple_of(crate::ALIGNMENT));
     }
 
     proptest! {

@@ -1,0 +1,95 @@
+//! Bodies of control flow: plans of their own, with states kept from run to run.
+
+use crate::plan::Shared;
+use crate::state::CpuState;
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use tensormill_backend::{CompileOptions, Io, RunError};
+use tensormill_ir::{Graph, Type, infer::Inferred};
+use tensormill_kernels::threads::Pool;
+use tensormill_reference::{Bodies, EvalError};
+use tensormill_tensor::Value;
+
+/// States of one body that are kept for sizes to come.
+const KEPT: usize = 4;
+
+/// The plans of a graph's bodies, made when first run.
+#[derive(Default)]
+pub(crate) struct BodyPlans(Mutex<FxHashMap<usize, Arc<Shared>>>);
+
+impl BodyPlans {
+    /// The plan of a body that lives as long as the graph it belongs to.
+    fn get(
+        &self,
+        body: &Arc<Graph>,
+        options: &CompileOptions,
+        pool: &Pool,
+    ) -> Result<Arc<Shared>, EvalError> {
+        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Arc::as_ptr(body) as usize;
+        if let Some(found) = plans.get(&key) {
+            return Ok(found.clone());
+        }
+        let mut options = options.clone();
+        options.extra_outputs.clear();
+        let made =
+            Shared::new((**body).clone(), &options, pool).map_err(|e| EvalError::Operand(e.to_string()))?;
+        let made = Arc::new(made);
+        plans.insert(key, made.clone());
+        Ok(made)
+    }
+}
+
+struct Kept {
+    body: usize,
+    types: Vec<Inferred>,
+    state: CpuState,
+}
+
+/// One state's states for the bodies inside it.
+#[derive(Default)]
+pub(crate) struct BodyStates(Vec<Kept>);
+
+/// Runs bodies through plans.
+pub(crate) struct Runner<'a> {
+    pub shared: &'a Shared,
+    pub states: RefCell<BodyStates>,
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl Bodies for Runner<'_> {
+    fn run(&self, body: &Arc<Graph>, inputs: &[Value], trips: &Cell<u64>) -> Result<Vec<Value>, EvalError> {
+        let plan = self.shared.bodies.get(body, &self.shared.options, &self.shared.pool)?;
+        let declared = body.inputs().iter().map(|&v| body.ty(v));
+        let types: Vec<Inferred> = inputs
+            .iter()
+            .zip(declared)
+            .map(|(v, ty)| Inferred { ty: Type::of(v).unwrap_or_else(|| ty.clone()), elements: None })
+            .collect();
+        let key = Arc::as_ptr(body) as usize;
+        let mut states = self.states.borrow_mut();
+        let found = states.0.iter().position(|k| k.body == key && k.types == types);
+        let mut kept = match found {
+            Some(i) => states.0.swap_remove(i),
+            None => {
+                let state = CpuState::new(plan, &types).map_err(|e| EvalError::Operand(e.to_string()))?;
+                Kept { body: key, types, state }
+            }
+        };
+        let mut outputs = vec![];
+        let mut io = Io { inputs, outputs: &mut outputs, profile: None, cancel: self.cancel };
+        let done = kept.state.run_within(&mut io, trips);
+        if states.0.iter().filter(|k| k.body == key).count() >= KEPT
+            && let Some(i) = states.0.iter().position(|k| k.body == key)
+        {
+            states.0.remove(i);
+        }
+        states.0.push(kept);
+        done.map(|()| outputs).map_err(|e| match e {
+            RunError::Cancelled => EvalError::Cancelled,
+            e => EvalError::Operand(e.to_string()),
+        })
+    }
+}

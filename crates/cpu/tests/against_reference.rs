@@ -1,0 +1,247 @@
+//! Random graphs, ops over random shapes, sizes known only at run time: all as the reference computes them.
+
+use proptest::prelude::*;
+use std::sync::Arc;
+use tensormill_backend::{Backend, CompileOptions, Io, Plan, RunError};
+use tensormill_cpu::{CpuBackend, Pool, ReferenceBackend};
+use tensormill_ir::{Graph, Type, infer::Inferred, text};
+use tensormill_optimizer::testing::{Bytes, random_graph, random_inputs};
+use tensormill_tensor::{DType, Tensor, Value};
+
+fn types(inputs: &[Value]) -> Vec<Inferred> {
+    inputs.iter().map(|v| Inferred { ty: Type::of(v).unwrap(), elements: None }).collect()
+}
+
+fn run(plan: &dyn Plan, inputs: &[Value]) -> Result<Vec<Value>, String> {
+    let mut state = plan.state(&types(inputs)).map_err(|e| e.to_string())?;
+    let mut first = vec![];
+    for again in 0..2 {
+        let mut outputs = vec![];
+        let mut io = Io { inputs, outputs: &mut outputs, profile: None, cancel: None };
+        state.run(&mut io).map_err(|e| e.to_string())?;
+        if again == 0 {
+            first = outputs;
+        } else {
+            // A second run of one state starts from nothing that the first left.
+            for (a, b) in first.iter().zip(&outputs) {
+                assert!(a.same_bits(b), "a second run differs");
+            }
+        }
+    }
+    Ok(first)
+}
+
+fn near(a: &Value, b: &Value) -> Result<(), String> {
+    let (Value::Tensor(a), Value::Tensor(b)) = (a, b) else {
+        return if a.same_bits(b) { Ok(()) } else { Err("values differ".into()) };
+    };
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return Err(format!("{a:?} and {b:?}"));
+    }
+    if a.dtype() != DType::F32 {
+        return if a.same_bits(b) { Ok(()) } else { Err(format!("{a:?} differ")) };
+    }
+    let (p, q) = (a.to_f64_vec().unwrap(), b.to_f64_vec().unwrap());
+    let largest = p.iter().filter(|v| v.is_finite()).fold(1f64, |m, v| m.max(v.abs()));
+    for (i, (x, y)) in p.iter().zip(&q).enumerate() {
+        let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 2e-5 * largest;
+        if !same {
+            return Err(format!("element {i}: {x:e} and {y:e}"));
+        }
+    }
+    Ok(())
+}
+
+fn same(g: &Graph, inputs: &[Value], threads: usize) -> Result<(), String> {
+    let options = CompileOptions::default();
+    let expected = run(&*ReferenceBackend.compile(g.clone(), &options).unwrap(), inputs);
+    let Ok(expected) = expected else { return Ok(()) };
+    let plan = CpuBackend::new(Pool::new(threads).unwrap()).compile(g.clone(), &options).unwrap();
+    let got = run(&*plan, inputs)?;
+    assert_eq!(expected.len(), got.len());
+    expected.iter().zip(&got).try_for_each(|(a, b)| near(a, b))
+}
+
+fn f32s(shape: &[usize], seed: usize) -> Value {
+    let n: usize = shape.iter().product();
+    let v = (0..n).map(|i| (((i + seed) * 7919) % 1021) as f32 / 510.0 - 0.9).collect();
+    Tensor::from_vec(shape, v).unwrap().into()
+}
+
+fn graph(source: &str) -> Graph {
+    text::parse(source).unwrap_or_else(|e| panic!("{e}\n{source}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_graphs(seed in any::<u64>(), nodes in 1usize..24, threads in 1usize..3) {
+        let mut bytes = Bytes::seeded(seed, 4096);
+        let g = random_graph(&mut bytes, nodes).unwrap();
+        let inputs = random_inputs(&g, &mut bytes);
+        if let Err(e) = same(&g, &inputs, threads) {
+            return Err(TestCaseError::fail(format!("{e}\n{}", text::print(&g).text)));
+        }
+    }
+
+    #[test]
+    fn broadcasting(a in prop::collection::vec(0usize..4, 0..4), ones in any::<u8>(), seed in 0usize..99) {
+        let b: Vec<usize> = a.iter().enumerate().map(|(i, &d)| if ones >> i & 1 == 1 { 1 } else { d }).collect();
+        let dims = |d: &[usize]| d.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        for op in ["add", "sub", "mul", "max", "less", "equal"] {
+            let out = if op == "less" || op == "equal" { "bool" } else { "f32" };
+            let g = graph(&format!(
+                "graph @g(%a: f32[{0}], %b: f32[{1}]) -> (%y) {{\n  %y: {out}[{0}] = {op} %a, %b\n}}\n",
+                dims(&a), dims(&b)
+            ));
+            same(&g, &[f32s(&a, seed), f32s(&b, seed + 1)], 2).map_err(TestCaseError::fail)?;
+        }
+    }
+}
+
+#[test]
+fn transposed_operands_are_read_in_place() {
+    let g = graph(
+        "graph @g(%q: f32[2,5,3,4], %k: f32[2,7,3,4]) -> (%s) {
+  %a: f32[2,3,5,4] = transpose %q {perm=[0,2,1,3]}
+  %b: f32[2,3,4,7] = transpose %k {perm=[0,2,3,1]}
+  %s: f32[2,3,5,7] = matmul %a, %b
+}
+",
+    );
+    let inputs = [f32s(&[2, 5, 3, 4], 0), f32s(&[2, 7, 3, 4], 1)];
+    same(&g, &inputs, 2).unwrap();
+    let plan = CpuBackend::new(Pool::serial()).compile(g, &CompileOptions::default()).unwrap();
+    assert_eq!(plan.report().nodes.len(), 1, "{}", plan.report());
+}
+
+#[test]
+fn concatenations_and_slices_only_look() {
+    let g = graph(
+        "graph @g(%x: f32[1,4,6]) -> (%z) {
+  %s: i64[1] = const [1]
+  %e: i64[1] = const [3]
+  %a: f32[1,4,6] = relu %x
+  %b: f32[1,4,6] = neg %x
+  %c: f32[1,8,6] = concat %a, %b {axis=1}
+  %d: f32[1,2,6] = slice %c, %s, %e, %s
+  %z: f32[1,2,6] = exp %d
+}
+",
+    );
+    same(&g, &[f32s(&[1, 4, 6], 3)], 1).unwrap();
+}
+
+#[test]
+fn sizes_that_depend_on_data() {
+    let g = graph(
+        "graph @g(%x: f32[N,4], %w: f32[4,3]) -> (%y, %n, %p) {
+  %b: bool[N,4] = cast %x {to=bool}
+  %n: i64[2,?] = non_zero %b
+  %t: i64[?,2] = transpose %n {perm=[1,0]}
+  %f: f32[?,2] = cast %t {to=f32}
+  %u: f32[2,?] = transpose %f {perm=[1,0]}
+  %p: f32[2,2] = matmul %u, %f
+  %y: f32[N,3] = matmul %x, %w
+}
+",
+    );
+    let options = CompileOptions::default();
+    let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &options).unwrap();
+    for n in [0usize, 1, 5, 2] {
+        let inputs = [f32s(&[n, 4], n), f32s(&[4, 3], 7)];
+        let expected = run(&*ReferenceBackend.compile(g.clone(), &options).unwrap(), &inputs).unwrap();
+        let got = run(&*plan, &inputs).unwrap();
+        expected.iter().zip(&got).for_each(|(a, b)| near(a, b).unwrap());
+    }
+}
+
+#[test]
+fn states_of_one_plan_run_at_once() {
+    let g = graph(
+        "graph @g(%x: f32[N,64], %w: f32[64,64]) -> (%y) {
+  %a: f32[N,64] = matmul %x, %w
+  %b: f32[N,64] = tanh %a
+  %y: f32[N,64] = matmul %b, %w
+}
+",
+    );
+    let plan: Arc<dyn Plan> =
+        CpuBackend::new(Pool::new(2).unwrap()).compile(g, &CompileOptions::default()).unwrap();
+    let w = f32s(&[64, 64], 5);
+    let alone: Vec<Vec<Value>> =
+        (1..5).map(|n| run(&*plan, &[f32s(&[n * 9, 64], n), w.clone()]).unwrap()).collect();
+    std::thread::scope(|s| {
+        for n in 1..5 {
+            let (plan, w, alone) = (plan.clone(), w.clone(), &alone[n - 1]);
+            s.spawn(move || {
+                for _ in 0..20 {
+                    let got = run(&*plan, &[f32s(&[n * 9, 64], n), w.clone()]).unwrap();
+                    assert!(got.iter().zip(alone).all(|(a, b)| a.same_bits(b)));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn limits_and_wrong_inputs_are_errors() {
+    let g = graph("graph @g(%x: f32[N,64]) -> (%y) {\n  %y: f32[N,64] = tanh %x\n}\n");
+    let backend = CpuBackend::new(Pool::serial());
+    let mut options = CompileOptions::default();
+    options.max_elements = 100;
+    let plan = backend.compile(g.clone(), &options).unwrap();
+    assert!(plan.state(&types(&[f32s(&[2, 64], 0)])).is_err());
+    let mut options = CompileOptions::default();
+    options.max_state_bytes = 100;
+    let plan = backend.compile(g.clone(), &options).unwrap();
+    assert!(plan.state(&types(&[f32s(&[2, 64], 0)])).is_err());
+    let plan = backend.compile(g, &CompileOptions::default()).unwrap();
+    let mut state = plan.state(&types(&[f32s(&[2, 64], 0)])).unwrap();
+    let mut outputs = vec![];
+    let wrong = [f32s(&[3, 64], 0)];
+    let mut io = Io { inputs: &wrong, outputs: &mut outputs, profile: None, cancel: None };
+    assert!(matches!(state.run(&mut io), Err(RunError::Input(_))));
+    let cancel = std::sync::atomic::AtomicBool::new(true);
+    let right = [f32s(&[2, 64], 0)];
+    let mut io = Io { inputs: &right, outputs: &mut outputs, profile: None, cancel: Some(&cancel) };
+    assert_eq!(state.run(&mut io), Err(RunError::Cancelled));
+    let mut io = Io { inputs: &right, outputs: &mut outputs, profile: None, cancel: None };
+    assert!(state.run(&mut io).is_ok(), "the state stays usable");
+}
+
+#[test]
+fn bodies_run_as_plans() {
+    use tensormill_ir::{GraphBuilder, attr::Body, ops};
+    let scalar = |d| Type::tensor(d, []);
+    let mut b = GraphBuilder::new("body");
+    let _trip = b.unnamed_input(scalar(DType::I64));
+    let go = b.unnamed_input(scalar(DType::Bool));
+    let h = b.unnamed_input(Type::tensor(DType::F32, [2.into(), 3.into()]));
+    let w = b.unnamed_input(Type::tensor(DType::F32, [3.into(), 3.into()]));
+    let p = b.op(ops::MatMul::default(), &[h, w]).unwrap();
+    let next = b.unary(ops::UnaryKind::Tanh, p).unwrap();
+    b.output("go", go).unwrap();
+    b.output("h", next).unwrap();
+    b.output("each", p).unwrap();
+    let body = Body(Arc::new(b.finish().unwrap()));
+    let mut g = GraphBuilder::new("main");
+    let x = g.input("x", Type::tensor(DType::F32, [2.into(), 3.into()])).unwrap();
+    let w = g.input("w", Type::tensor(DType::F32, [3.into(), 3.into()])).unwrap();
+    let n = g.input("n", scalar(DType::I64)).unwrap();
+    let outs = g.node(ops::Loop { body, carried: 1 }, &[Some(n), None, Some(x), Some(w)]).unwrap();
+    g.output("h", outs[0]).unwrap();
+    g.output("each", outs[1]).unwrap();
+    let g = g.finish().unwrap();
+    for trips in [0i64, 1, 7] {
+        let inputs = [f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(trips).into()];
+        same(&g, &inputs, 2).unwrap();
+    }
+    let mut options = CompileOptions::default();
+    options.max_trips = 5;
+    let plan = CpuBackend::new(Pool::serial()).compile(g, &options).unwrap();
+    assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(6i64).into()]).is_err());
+    assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(5i64).into()]).is_ok());
+    assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
+}
