@@ -1,130 +1,177 @@
 //! One op with arbitrary attributes on arbitrary operands: inference never panics, what it says of known
-//! sizes is what the reference computes, and what it says of symbolic sizes agrees with that.
+//! sizes is what the reference computes, and what it says of named sizes and elements agrees with that.
 #![no_main]
 
+mod catalogue;
+
+use catalogue::{Choices, attributes};
 use libfuzzer_sys::fuzz_target;
 use tensormill_ir::{
-    Dim, Op, TensorType, Type,
+    Bindings, Dim, Expr, Op, TensorType, Type,
     attr::Attr,
-    infer::{Fact, Inferred, infer},
+    infer::{Fact, Inferred, infer, int_elements},
 };
 use tensormill_reference::{EvalLimits, eval};
 use tensormill_tensor::{DType, Tensor, Value};
 
-/// Reads choices off the fuzzer's bytes; zeros at their end.
-struct Choices<'a>(&'a [u8]);
-
-impl Choices<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((&b, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        b
+fn tensor(c: &mut Choices) -> Option<Tensor> {
+    use DType::*;
+    const TYPES: &[DType] = &[F32, F32, I64, I64, Bool, I32, U8, F64, F16, I8, I4, U64, Str, BF16, U16, I16, U32];
+    let dtype = TYPES[c.below(TYPES.len())];
+    let shape: Vec<usize> = (0..c.below(6)).map(|_| c.below(5)).collect();
+    let n = shape.iter().product::<usize>();
+    if n > 256 {
+        return None;
     }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::from(self.byte()) % n.max(1)
+    if dtype == Str {
+        const TEXTS: &[&str] = &["", "a", "a b", "Ab,c", "\u{e9}"];
+        return Tensor::from_strings(shape, (0..n).map(|_| TEXTS[c.below(TEXTS.len())].into()).collect()).ok();
     }
-
-    fn small(&mut self) -> i64 {
-        match self.byte() {
-            255 => i64::MAX,
-            254 => i64::MIN,
-            253 => i64::MAX - i64::from(self.byte()),
-            b => i64::from(b % 12) - 4,
-        }
-    }
-
-    fn attr(&mut self, depth: usize) -> Attr {
-        const WORDS: &[&str] = &["none", "f16", "i8", "same_upper", "constant", "reflect", "add", "linear", "cubic", "forward", "bidirectional"];
-        match self.below(8) {
-            0 | 1 => Attr::Int(self.small()),
-            2 => Attr::Bool(self.byte() & 1 == 1),
-            3 => Attr::Float(f32::from(self.byte()) / 16.0 - 4.0),
-            4 => Attr::Word(WORDS[self.below(WORDS.len())].into()),
-            5 => Attr::Str(["", "ij,jk->ik", "...i->i", "ii", "a,a"][self.below(5)].into()),
-            _ if depth > 0 => Attr::Int(self.small()),
-            _ => Attr::List((0..self.below(6)).map(|_| self.attr(depth + 1)).collect()),
-        }
-    }
-
-    fn tensor(&mut self) -> Option<Tensor> {
-        const TYPES: &[DType] = &[DType::F32, DType::I64, DType::I64, DType::Bool, DType::I32, DType::U8, DType::F64, DType::F16, DType::I8, DType::I4, DType::U64];
-        let dtype = TYPES[self.below(TYPES.len())];
-        let shape: Vec<usize> = (0..self.below(5)).map(|_| self.below(5)).collect();
-        let n = shape.iter().product::<usize>();
-        let values: Vec<i64> = (0..n).map(|_| self.small()).collect();
-        if dtype.is_float() {
-            Tensor::from_f64s(dtype, shape, values.into_iter().map(|v| v as f64 / 2.0)).ok()
-        } else {
-            Tensor::from_i64s(dtype, shape, values).ok()
-        }
+    let values: Vec<i64> = (0..n).map(|_| c.small()).collect();
+    if dtype.is_float() {
+        Tensor::from_f64s(dtype, shape, values.into_iter().map(|v| v as f64 / 2.0)).ok()
+    } else {
+        Tensor::from_i64s(dtype, shape, values).ok()
     }
 }
 
-const ATTRIBUTES: &[&str] = &[
-    "axis", "axes", "perm", "keepdims", "noop_with_empty_axes", "outputs", "start", "end", "to", "allow_zero", "trans_a", "trans_b", "max",
-    "select_last", "strides", "dilations", "pads", "group", "auto_pad", "kernel", "ceil_mode", "count_include_pad", "storage_order",
-    "with_indices", "epsilon", "with_stats", "groups", "mode", "equation", "alpha", "beta", "gamma", "min", "bias", "lambd", "negative",
-    "positive", "batch_dims", "reduction", "largest", "sorted", "upper", "exclusive", "reverse", "block", "p", "output_padding", "k",
-    "block_size", "hidden_size", "direction", "layout", "size", "dtype", "saturate", "linear_before_reset", "causal", "q_heads", "kv_heads",
-];
+fn value(c: &mut Choices) -> Option<Value> {
+    match c.below(16) {
+        0 => {
+            let (first, n) = (tensor(c)?, c.below(4));
+            let mut items = vec![Value::Tensor(first.clone())];
+            for _ in 0..n {
+                let t = tensor(c)?;
+                items.push(Value::Tensor(if t.dtype() == first.dtype() { t } else { first.clone() }));
+            }
+            Some(Value::Sequence(items))
+        }
+        1 => Some(Value::Optional(Some(Box::new(Value::Tensor(tensor(c)?))))),
+        _ => Some(Value::Tensor(tensor(c)?)),
+    }
+}
+
+/// A name that always stands for the same size.
+fn name(size: usize) -> String {
+    format!("d{size}")
+}
+
+/// A type that says less than the value's own; equal names are equal sizes.
+fn loosened(ty: &Type, c: &mut Choices) -> Type {
+    match ty {
+        Type::Tensor(t) => match (&t.dims, c.below(16)) {
+            (Some(dims), 1..) => {
+                let dims = dims.iter().map(|d| match (d, c.below(3)) {
+                    (Dim::Known(d), 1) => Dim::symbol(&name(*d)),
+                    (_, 2) => Dim::Unknown,
+                    (d, _) => d.clone(),
+                });
+                Type::tensor(t.dtype, dims.collect::<Vec<_>>())
+            }
+            _ => Type::Tensor(TensorType::unranked(t.dtype)),
+        },
+        other => other.clone(),
+    }
+}
+
+/// Whether a type holds for a value's when the names stand for their sizes.
+fn holds(said: &Type, got: &Type, bindings: &Bindings) -> bool {
+    let (Type::Tensor(s), Type::Tensor(g)) = (said, got) else { return said.meet(got).is_some() };
+    let (Some(sd), Some(gd)) = (&s.dims, &g.dims) else { return s.dtype == g.dtype };
+    let bound = |d: &Dim| match d {
+        Dim::Known(n) => Some(i64::try_from(*n).unwrap_or(-1)),
+        Dim::Sym(e) => e.eval(bindings),
+        Dim::Unknown => None,
+    };
+    s.dtype == g.dtype
+        && sd.len() == gd.len()
+        && sd.iter().zip(gd).all(|(s, g)| bound(s).is_none() || bound(s) == bound(g))
+}
 
 fuzz_target!(|data: &[u8]| {
-    let mut c = Choices(data);
+    let mut c = Choices::new(data);
     let names = Op::names();
-    let name = names[(usize::from(c.byte()) * 256 + usize::from(c.byte())) % names.len()];
-    let mut attrs: Vec<(String, Attr)> = vec![];
-    for _ in 0..c.below(6) {
-        let key = ATTRIBUTES[c.below(ATTRIBUTES.len())];
-        let trial = (key.to_owned(), c.attr(0));
-        let mut with = attrs.clone();
-        with.push(trial.clone());
-        // An attribute that the op does not have, or not of this type, is left out.
-        if Op::from_text(name, with).is_ok() || Op::from_text(name, attrs.clone()).is_err() {
-            attrs.push(trial);
-        }
+    let op_name = names[(usize::from(c.byte()) * 256 + usize::from(c.byte())) % names.len()];
+    let Some(known) = attributes(op_name) else { return };
+    let mut attrs: Vec<(String, Attr)> = known.required.clone();
+    for _ in 0..c.below(6).min(known.optional.len()) {
+        let (key, forms) = &known.optional[c.below(known.optional.len())];
+        let value = forms[c.below(forms.len())].draw(&mut c);
+        attrs.retain(|(k, _)| k != key);
+        attrs.push((key.clone(), value));
     }
-    let Ok(op) = Op::from_text(name, attrs) else { return };
-    let Some(tensors) = (0..c.below(6)).map(|_| c.tensor()).collect::<Option<Vec<_>>>() else { return };
-    let types: Vec<Type> = tensors.iter().map(|t| TensorType::of(t).into()).collect();
-    let facts: Vec<_> = types.iter().zip(&tensors).map(|(ty, t)| Some(Fact { ty, elements: None, constant: Some(t) })).collect();
-    let concrete = infer(&op, &facts);
-
-    // The same with some sizes named or unknown and no values known.
-    let loose: Vec<Type> = tensors
-        .iter()
-        .map(|t| {
-            let dims = t.shape().iter().map(|&d| match c.below(3) {
-                0 => Dim::Known(d),
-                1 => Dim::symbol(["N", "M"][d % 2]),
-                _ => Dim::Unknown,
-            });
-            Type::tensor(t.dtype(), dims.collect::<Vec<_>>())
-        })
-        .collect();
-    let facts: Vec<_> = loose.iter().map(|ty| Some(Fact { ty, elements: None, constant: None })).collect();
-    let symbolic = infer(&op, &facts);
-
-    // No graph holds an op that inference refuses on all it knows; evaluation may rely on that.
-    if concrete.is_err() && symbolic.is_err() {
+    let Ok(op) = Op::from_text(op_name, attrs) else { return };
+    let Some(values) = (0..c.below(8))
+        .map(|_| if c.below(12) == 11 { Some(None) } else { value(&mut c).map(Some) })
+        .collect::<Option<Vec<Option<Value>>>>()
+    else {
+        return;
+    };
+    let types: Vec<Option<Type>> = values.iter().map(|v| v.as_ref().and_then(Type::of)).collect();
+    if values.iter().zip(&types).any(|(v, t)| v.is_some() != t.is_some()) {
         return;
     }
-    let values: Vec<Value> = tensors.into_iter().map(Value::Tensor).collect();
-    let operands: Vec<Option<&Value>> = values.iter().map(Some).collect();
+    let constant = |v: &'_ Option<Value>| match v {
+        Some(Value::Tensor(t)) => Some(t.clone()),
+        _ => None,
+    };
+    let constants: Vec<Option<Tensor>> = values.iter().map(constant).collect();
+    let ints: Vec<Option<Vec<i64>>> = constants.iter().map(|t| int_elements(t.as_ref()?)).collect();
+    let known: Vec<Option<Vec<Expr>>> =
+        ints.iter().map(|e| Some(e.as_ref()?.iter().map(|&i| Expr::constant(i)).collect())).collect();
+    let facts: Vec<Option<Fact<'_>>> = types
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| Some(Fact { ty: ty.as_ref()?, elements: known[i].as_deref(), constant: constants[i].as_ref() }))
+        .collect();
+    let concrete = infer(&op, &facts);
+
+    // The same with some sizes and elements named or unknown.
+    let loose: Vec<Option<Type>> = types.iter().map(|t| Some(loosened(t.as_ref()?, &mut c))).collect();
+    let named: Vec<Option<Vec<Expr>>> = ints
+        .iter()
+        .map(|e| {
+            let e = e.as_ref()?;
+            (c.below(3) > 0).then(|| {
+                let one = |&i: &i64| match (usize::try_from(i), c.below(2)) {
+                    (Ok(size @ 0..16), 1) => Expr::symbol(&name(size)),
+                    _ => Expr::constant(i),
+                };
+                e.iter().map(one).collect()
+            })
+        })
+        .collect();
+    let facts: Vec<Option<Fact<'_>>> = loose
+        .iter()
+        .zip(&named)
+        .map(|(ty, e)| Some(Fact { ty: ty.as_ref()?, elements: e.as_deref(), constant: None }))
+        .collect();
+    let symbolic = infer(&op, &facts);
+    let bindings: Bindings = (0..16).map(|i| (name(i).into(), i as i64)).collect();
+
+    let Ok(inferred) = &concrete else { return };
+    let operands: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
     let limits = EvalLimits { max_elements: 100_000, max_trips: 100, cancel: None };
-    let (Ok(inferred), Ok(results)) = (&concrete, eval(&op, &operands, &limits)) else { return };
+    let Ok(results) = eval(&op, &operands, &limits) else { return };
     assert_eq!(inferred.len(), results.len(), "{op:?}");
     let agrees = |said: &[Inferred], what: &str| {
+        assert_eq!(said.len(), results.len(), "{op:?}: {what}");
         for (i, (said, got)) in said.iter().zip(&results).enumerate() {
-            let Some(got) = Type::of(got) else { continue };
-            assert!(said.ty.meet(&got).is_some(), "{op:?} result {i}: {what} {} but {got}; operands {types:?}", said.ty);
+            let Some(ty) = Type::of(got) else { continue };
+            let ok = holds(&said.ty, &ty, &bindings);
+            assert!(ok, "{op:?} result {i}: {what} {} but {ty}; operands {types:?} {loose:?}", said.ty);
+            let (Some(e), Value::Tensor(t)) = (&said.elements, got) else { continue };
+            let Some(got) = int_elements(t) else { continue };
+            for (e, got) in e.iter().zip(got) {
+                let e = e.eval(&bindings);
+                assert!(e.is_none_or(|e| e == got), "{op:?} result {i}: {what} {e:?} but {got}; operands {values:?}");
+            }
         }
     };
     agrees(inferred, "inferred");
-    if let Ok(said) = &symbolic {
-        // Symbols stand for several sizes here, so only numbers and ranks can disagree.
-        agrees(said, "inferred from symbols");
+    match &symbolic {
+        Ok(said) => agrees(said, "inferred from names"),
+        // What holds for all sizes holds for these: a refusal of the loose types must refuse the exact ones too.
+        Err(e) => panic!("{op:?} accepts {types:?} but refuses {loose:?}: {e:?}"),
     }
-    // What holds for all sizes holds for these: a refusal of the loose types must refuse the exact ones too.
-    assert!(symbolic.is_ok(), "{op:?} accepts {types:?} but refuses {loose:?}: {symbolic:?}");
 });

@@ -114,13 +114,27 @@ impl<'a> InferCx<'a> {
         self.outputs.push(Inferred { ty: ty.into(), elements: None });
     }
 
-    /// Declares the next result, an integer tensor whose elements may be known.
+    /// Declares the next result, an integer tensor whose elements may be known. Those that the dtype
+    /// does not hold, as the run's would wrap, are forgotten.
     pub fn output_elements(&mut self, ty: TensorType, elements: Option<Vec<Expr>>) {
         let fits = |e: &Vec<Expr>| {
-            e.len() <= MAX_ELEMENTS && ty.numel().and_then(|n| n.as_const()) == Some(e.len() as i64)
+            e.len() <= MAX_ELEMENTS
+                && ty.numel().and_then(|n| n.as_const()) == Some(e.len() as i64)
+                && e.iter().all(|e| holds(ty.dtype, e))
         };
         let elements = elements.filter(fits);
         self.outputs.push(Inferred { ty: ty.into(), elements });
+    }
+}
+
+/// Whether an element that exact arithmetic yields is what a run has. Sizes fit in 32 bits.
+fn holds(dtype: DType, e: &Expr) -> bool {
+    let Some(n) = e.as_const() else { return matches!(dtype, DType::I64 | DType::I32) };
+    let bits = dtype.bits() as u32;
+    match dtype {
+        DType::Bool => n == 0 || n == 1,
+        d if d.is_unsigned_int() => n >= 0 && (bits >= 63 || n >> bits == 0),
+        _ => bits >= 64 || n >> (bits - 1) == 0 || n >> (bits - 1) == -1,
     }
 }
 
