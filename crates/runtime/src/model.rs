@@ -226,10 +226,10 @@ fn load_onnx(path: Option<&Path>, bytes: bytes::Bytes, limits: &Limits) -> Resul
     let external = path.map_or_else(ExternalData::deny, ExternalData::beside);
     let model = onnx::parse(bytes, &parse, external).map_err(|e| match e {
         onnx::OnnxError::Unsupported { .. } => Error::Unsupported { what: e.to_string() },
-        onnx::OnnxError::Limit { field, .. } if field == "max_nodes" => {
+        onnx::OnnxError::Limit { field: "max_nodes", .. } => {
             Error::Limit { what: e.to_string(), field: "max_nodes" }
         }
-        onnx::OnnxError::Limit { field, .. } if field == "max_nesting" => {
+        onnx::OnnxError::Limit { field: "max_nesting", .. } => {
             Error::Limit { what: e.to_string(), field: "max_nesting" }
         }
         e => Error::invalid(e),
