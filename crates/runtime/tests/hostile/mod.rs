@@ -1,4 +1,5 @@
 //! Models written in a few words, and the check that each meets its fate without harm.
+#![allow(dead_code, reason = "no test program uses all of it")]
 
 use bytes::Bytes;
 use prost::Message;
@@ -257,4 +258,12 @@ pub fn check(cases: Vec<Case>) {
         wrong.extend(ways.iter().filter_map(|(how, options)| judge(case, how, &bytes, options).err()));
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    // Peak memory of all tests of this process so far: the limits times the threads that run tests.
+    #[cfg(target_os = "linux")]
+    {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+        let kib: usize = peak.trim().trim_end_matches("kB").trim().parse().unwrap();
+        assert!(kib < 1 << 20, "{kib} KiB at the peak");
+    }
 }
