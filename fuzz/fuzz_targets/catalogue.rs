@@ -65,7 +65,7 @@ impl Form {
             },
             Form::Str => Attr::Str(TEXTS[c.below(TEXTS.len())].into()),
             Form::Words(words) => Attr::Word(words[c.below(words.len())].clone()),
-            Form::List(of) => Attr::List((0..c.below(7)).map(|_| of.draw(c)).collect()),
+            Form::List(of) => Attr::List((0..[2, 1, 4, 3, 0, 6][c.below(6)]).map(|_| of.draw(c)).collect()),
             Form::Calls(names) => {
                 let args = (0..c.below(3)).map(|_| if c.below(3) == 0 { Form::Float.draw(c) } else { Form::Size.draw(c) });
                 let args = args.collect();
@@ -197,6 +197,20 @@ fn find(op: &str) -> Known {
     while let Err(e) = Op::from_text(op, required.clone()) {
         let Some(key) = KEYS.iter().find(|k| e.contains(&format!("`{k}` is missing"))) else { break };
         required.push(((*key).into(), Attr::Float(1.5)));
+    }
+    let whole = |text: &str| Attr::Graph(Body(text::parse(text).unwrap_or_else(|e| panic!("{e} in {text}")).into()));
+    // Without these nothing is computed; drawn values replace them now and then.
+    let usual = [
+        ("kernel", Attr::List(vec![Attr::Int(2), Attr::Int(2)])),
+        ("body", whole(BODIES[if op == "loop" { 3 } else { 4 }])),
+        ("carried", Attr::Int(1)),
+        ("then_branch", whole(BODIES[1])),
+        ("else_branch", whole(BODIES[1])),
+    ];
+    for (key, value) in usual {
+        if accepted(op, &required, key, value.clone()) {
+            required.push((key.into(), value));
+        }
     }
     let optional = KEYS.iter().map(|k| ((*k).to_owned(), forms(op, &required, k))).filter(|(_, f)| !f.is_empty());
     Known { optional: optional.collect(), required }

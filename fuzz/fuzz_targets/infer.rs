@@ -3,6 +3,7 @@
 #![no_main]
 
 mod catalogue;
+mod recipes;
 
 use catalogue::{Choices, attributes};
 use libfuzzer_sys::fuzz_target;
@@ -88,25 +89,27 @@ fn holds(said: &Type, got: &Type, bindings: &Bindings) -> bool {
         && sd.iter().zip(gd).all(|(s, g)| bound(s).is_none() || bound(s) == bound(g))
 }
 
+/// Says which ops were computed: what a corpus reaches.
+static TRACE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var_os("FUZZ_TRACE").is_some());
+
 fuzz_target!(|data: &[u8]| {
     let mut c = Choices::new(data);
     let names = Op::names();
     let op_name = names[(usize::from(c.byte()) * 256 + usize::from(c.byte())) % names.len()];
     let Some(known) = attributes(op_name) else { return };
     let mut attrs: Vec<(String, Attr)> = known.required.clone();
-    for _ in 0..c.below(6).min(known.optional.len()) {
+    for _ in 0..c.below(4).min(known.optional.len()) {
         let (key, forms) = &known.optional[c.below(known.optional.len())];
         let value = forms[c.below(forms.len())].draw(&mut c);
         attrs.retain(|(k, _)| k != key);
         attrs.push((key.clone(), value));
     }
     let Ok(op) = Op::from_text(op_name, attrs) else { return };
-    let Some(values) = (0..c.below(8))
-        .map(|_| if c.below(12) == 11 { Some(None) } else { value(&mut c).map(Some) })
-        .collect::<Option<Vec<Option<Value>>>>()
-    else {
-        return;
+    let anything = |c: &mut Choices| {
+        (0..c.below(8)).map(|_| if c.below(12) == 11 { Some(None) } else { value(c).map(Some) }).collect()
     };
+    let made = if c.below(4) == 3 { None } else { recipes::operands(op_name, &mut c) };
+    let Some(values): Option<Vec<Option<Value>>> = made.or_else(|| anything(&mut c)) else { return };
     let types: Vec<Option<Type>> = values.iter().map(|v| v.as_ref().and_then(Type::of)).collect();
     if values.iter().zip(&types).any(|(v, t)| v.is_some() != t.is_some()) {
         return;
@@ -153,6 +156,9 @@ fuzz_target!(|data: &[u8]| {
     let operands: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
     let limits = EvalLimits { max_elements: 100_000, max_trips: 100, cancel: None };
     let Ok(results) = eval(&op, &operands, &limits) else { return };
+    if *TRACE {
+        eprintln!("{op_name}");
+    }
     assert_eq!(inferred.len(), results.len(), "{op:?}");
     let agrees = |said: &[Inferred], what: &str| {
         assert_eq!(said.len(), results.len(), "{op:?}: {what}");

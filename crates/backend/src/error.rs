@@ -35,7 +35,7 @@ pub enum BackendError {
 #[non_exhaustive]
 pub enum RunError {
     /// A node failed on its operands.
-    #[error("{}`{op}`: {what}", node.as_ref().map_or_else(String::new, |n| format!("node \"{}\": ", n.escape_debug())))]
+    #[error("{}`{op}`: {what}", node.as_ref().map_or_else(String::new, |n| format!("node \"{}\": ", tensormill_ir::shown(n))))]
     Node {
         /// The node's name in the source file.
         node: Option<String>,

@@ -153,7 +153,7 @@ impl GraphBuilder {
     pub fn refine(&mut self, v: ValueId, declared: &Type) -> Result<(), IrError> {
         let ty = self.graph.ty(v);
         let met = ty.meet(declared).ok_or_else(|| {
-            let name = self.graph.value(v).name.as_deref().unwrap_or("").escape_debug().to_string();
+            let name = crate::shown(self.graph.value(v).name.as_deref().unwrap_or(""));
             IrError::Verify(format!("value \"{name}\" is declared {declared}, but is {ty}"))
         })?;
         self.graph.value_mut(v).ty = met;
@@ -174,7 +174,7 @@ impl GraphBuilder {
     /// [`IrError::Name`] when an output of that name exists.
     pub fn output(&mut self, name: &str, value: ValueId) -> Result<(), IrError> {
         if self.graph.outputs.iter().any(|o| &*o.name == name) {
-            return Err(IrError::Name(format!("two outputs are named \"{}\"", name.escape_debug())));
+            return Err(IrError::Name(format!("two outputs are named \"{}\"", crate::shown(name))));
         }
         self.graph.outputs.push(Output { name: name.into(), value });
         Ok(())

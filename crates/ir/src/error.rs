@@ -46,5 +46,16 @@ pub enum IrError {
 }
 
 fn node_prefix(node: &Option<String>) -> String {
-    node.as_ref().map_or_else(String::new, |n| format!("node \"{}\": ", n.escape_debug()))
+    node.as_ref().map_or_else(String::new, |n| format!("node \"{}\": ", shown(n)))
+}
+
+/// A name from a file, fit for a message: control characters, which could drive a terminal, escaped,
+/// and cut off where it grows long.
+pub fn shown(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut out: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if name.char_indices().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out
 }

@@ -340,7 +340,7 @@ impl Graph {
 
     pub(crate) fn set_name(&mut self, id: ValueId, name: &str) -> Result<(), IrError> {
         if self.names.contains_key(name) {
-            return Err(IrError::Name(format!("two values are named \"{}\"", name.escape_debug())));
+            return Err(IrError::Name(format!("two values are named \"{}\"", crate::shown(name))));
         }
         let name: Arc<str> = name.into();
         if let Some(old) = self.value_mut(id).name.replace(name.clone()) {

@@ -197,8 +197,10 @@ pub fn infer(op: &Op, inputs: &[Option<Fact<'_>>]) -> Result<SmallVec<[Inferred;
     match op.infer(&mut cx) {
         Ok(()) => Ok(cx.outputs),
         Err(InferError(what)) => {
+            // Names of sizes come from files, and may be of any length.
+            let shown = |f: &Fact<'_>| f.ty.to_string().chars().take(200).collect();
             let types: Vec<String> =
-                inputs.iter().map(|f| f.map_or_else(|| "_".to_string(), |f| f.ty.to_string())).collect();
+                inputs.iter().take(32).map(|f| f.as_ref().map_or_else(|| "_".to_string(), shown)).collect();
             refuse(format!("{what}; operands ({})", types.join(", ")))
         }
     }

@@ -18,7 +18,7 @@ mod verify;
 
 pub use builder::GraphBuilder;
 pub use dim::{Bindings, Dim, Expr};
-pub use error::{InferError, IrError};
+pub use error::{InferError, IrError, shown};
 pub use graph::{Def, Graph, Node, NodeId, Output, ValueId, ValueInfo};
 pub use ops::{Op, OpKind};
 pub use patch::{New, Patch};

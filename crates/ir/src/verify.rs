@@ -31,10 +31,10 @@ impl Graph {
         let mut output_names = std::collections::HashSet::new();
         for o in &self.outputs {
             if self.get_value(o.value).is_none() {
-                return fail(format!("output \"{}\" is not in the graph", o.name.escape_debug()));
+                return fail(format!("output \"{}\" is not in the graph", crate::shown(&o.name)));
             }
             if !output_names.insert(&o.name) {
-                return fail(format!("two outputs are named \"{}\"", o.name.escape_debug()));
+                return fail(format!("two outputs are named \"{}\"", crate::shown(&o.name)));
             }
         }
         self.verify_values()?;
@@ -87,12 +87,12 @@ impl Graph {
             if let Some(name) = &info.name
                 && self.names.get(name) != Some(&id)
             {
-                return fail(format!("name \"{}\" is another value's", name.escape_debug()));
+                return fail(format!("name \"{}\" is another value's", crate::shown(name)));
             }
         }
         for (name, &id) in &self.names {
             if self.get_value(id).is_none_or(|v| v.name.as_ref() != Some(name)) {
-                return fail(format!("name \"{}\" is nobody's", name.escape_debug()));
+                return fail(format!("name \"{}\" is nobody's", crate::shown(name)));
             }
         }
         Ok(())

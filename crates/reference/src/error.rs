@@ -33,7 +33,7 @@ pub enum EvalError {
     #[error(transparent)]
     Tensor(#[from] TensorError),
     /// The same, in a node of a graph.
-    #[error("{}`{op}`: {source}", node.as_ref().map_or_else(String::new, |n| format!("node \"{}\": ", n.escape_debug())))]
+    #[error("{}`{op}`: {source}", node.as_ref().map_or_else(String::new, |n| format!("node \"{}\": ", tensormill_ir::shown(n))))]
     Node {
         /// The node's name in the source file.
         node: Option<String>,

@@ -1,5 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 use tensormill_backend::{BackendError, RunError};
+use tensormill_ir::shown;
 use tensormill_tensor::TensorError;
 
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
@@ -55,7 +56,7 @@ pub enum Error {
         known: String,
     },
     /// An input of another type or shape than the model takes.
-    #[error("input \"{}\" takes {expected}: {what}", name.escape_debug())]
+    #[error("input \"{}\" takes {}: {what}", shown(name), cut(expected))]
     Input {
         /// The input.
         name: String,
@@ -129,6 +130,11 @@ impl From<RunError> for Error {
     }
 }
 
+/// A type whose names of sizes may be of any length; they are escaped where they need it.
+fn cut(ty: &str) -> String {
+    ty.chars().take(200).collect()
+}
+
 /// `"a" f32[N,3], "b" i64[]`, cut off where it grows long.
 pub(crate) fn list<'a>(items: impl ExactSizeIterator<Item = (&'a str, String)>) -> String {
     const SHOWN: usize = 12;
@@ -137,7 +143,7 @@ pub(crate) fn list<'a>(items: impl ExactSizeIterator<Item = (&'a str, String)>) 
         .take(SHOWN)
         .map(|(name, more)| {
             let name: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-            if more.is_empty() { format!("\"{name}\"") } else { format!("\"{name}\" {more}") }
+            if more.is_empty() { format!("\"{name}\"") } else { format!("\"{name}\" {}", cut(&more)) }
         })
         .collect();
     if total > SHOWN {

@@ -113,7 +113,7 @@ impl Inputs<'_> {
         for (key, value) in self.0 {
             let i = find(&key, ports, "input")?;
             if places[i].replace(value).is_some() {
-                let name = ports[i].name.escape_debug();
+                let name = tensormill_ir::shown(&ports[i].name);
                 return Err(Error::Name {
                     what: format!("input \"{name}\" is given twice"),
                     known: format!("the inputs are {}", known(ports)),
@@ -123,7 +123,7 @@ impl Inputs<'_> {
         let mut values = Vec::with_capacity(ports.len());
         for (port, value) in ports.iter().zip(places) {
             values.push(value.ok_or_else(|| Error::Name {
-                what: format!("input \"{}\" is not given", port.name.escape_debug()),
+                what: format!("input \"{}\" is not given", tensormill_ir::shown(&port.name)),
                 known: format!("the inputs are {}", known(ports)),
             })?);
         }
@@ -185,8 +185,8 @@ fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
                     let Some(symbol) = e.as_symbol() else { continue };
                     match sizes.get(symbol) {
                         Some((n, first)) if *n != size => {
-                            let symbol = symbol.escape_debug();
-                            let first = first.escape_debug();
+                            let symbol = tensormill_ir::shown(symbol);
+                            let first = tensormill_ir::shown(first);
                             return refuse(format!(
                                 "its axis {axis} has {size}, but `{symbol}` is {n} in input \"{first}\""
                             ));

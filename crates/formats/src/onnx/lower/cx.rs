@@ -63,6 +63,14 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         self.inputs.len()
     }
 
+    /// Refuses operands that the operator does not take.
+    pub(super) fn at_most(&self, most: usize) -> Result<()> {
+        match self.inputs.len() {
+            n if n > most => LowerError::operand(format!("takes at most {most} operands, got {n}")),
+            _ => Ok(()),
+        }
+    }
+
     /// An operand that may be left out.
     pub(super) fn opt(&self, i: usize) -> Option<ValueId> {
         self.inputs.get(i).copied().flatten()

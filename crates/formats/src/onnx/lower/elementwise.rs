@@ -142,6 +142,7 @@ fn unary(cx: &mut NodeCx<'_, '_>) -> Result<()> {
     };
     // Operators before opset 6 could be told to work in place, which means nothing to a graph.
     cx.ignore("consumed_inputs");
+    cx.at_most(1)?;
     let x = cx.input(0)?;
     let y = cx.unary(kind, x)?;
     cx.set(0, y);
@@ -183,6 +184,7 @@ fn binary(cx: &mut NodeCx<'_, '_>) -> Result<()> {
         other => return LowerError::feature(other),
     };
     cx.ignore("consumed_inputs");
+    cx.at_most(2)?;
     let (a, mut b) = (cx.input(0)?, cx.input(1)?);
     if cx.flag("broadcast", false)? {
         b = align(cx, a, b)?;

@@ -46,7 +46,7 @@ pub enum LowerError {
         source: Box<LowerError>,
     },
     /// An attribute that is missing, of another type, out of range, or that nothing reads.
-    #[error("attribute \"{name}\" {what}")]
+    #[error("attribute \"{}\" {what}", tensormill_ir::shown(name))]
     Attribute {
         /// The attribute.
         name: String,

@@ -260,5 +260,8 @@ fn initializer_names(g: &GraphProto) -> HashSet<&str> {
 
 /// The type that a file declares of a value, where it declares one.
 pub(super) fn declared(v: &ValueInfoProto) -> Result<Option<Type>, LowerError> {
-    v.r#type.as_ref().map_or(Ok(None), read_type)
+    v.r#type.as_ref().map_or(Ok(None), read_type).map_err(|source| LowerError::Node {
+        at: format!("type of {}", quoted(&v.name)),
+        source: source.into(),
+    })
 }
