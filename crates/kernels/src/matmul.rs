@@ -150,7 +150,8 @@ pub fn matmul_batch(
     for item in items {
         let inside =
             |start: usize, need: usize, len: usize| start.checked_add(need).is_some_and(|e| e <= len);
-        if !inside(item.a, a_need, a.len()) || !inside(item.b, b_need, b.len()) {
+        // Without an inner size the factors have no elements, and where they would begin does not matter.
+        if k > 0 && (!inside(item.a, a_need, a.len()) || !inside(item.b, b_need, b.len())) {
             return Err(KernelError::Shape("matrix product: a batch item lies outside its operand"));
         }
         if !inside(item.out, out_need, out.len()) {
@@ -165,14 +166,14 @@ pub fn matmul_batch(
     }
     let shards = Shards::new(out);
     let left = |i: &BatchItem| MatRef {
-        data: &a[i.a..],
+        data: a.get(i.a..).unwrap_or(&[]),
         rows: m,
         columns: k,
         row_stride: a_strides.0,
         column_stride: a_strides.1,
     };
     let right = |i: &BatchItem| MatRef {
-        data: &b[i.b..],
+        data: b.get(i.b..).unwrap_or(&[]),
         rows: k,
         columns: n,
         row_stride: b_strides.0,
