@@ -7,8 +7,9 @@ use crate::{
     slice::{cut, join},
 };
 use tensormill_ir::{
-    Graph, Type, ValueId,
+    Graph, Op, TensorType, Type, ValueId,
     attr::Body,
+    infer::{Fact, Inferred, infer},
     ops::{If, Loop, Scan},
 };
 use tensormill_tensor::{Shape, Tensor, Value};
@@ -110,6 +111,14 @@ fn nothing(at: i64, like: &Type) -> Result<Value> {
     Ok(Tensor::zeros(t.dtype, dims)?.into())
 }
 
+/// What inference says of the results on these very operands: more than the body alone says.
+fn inferred(op: Op, x: &Operands<'_>) -> Option<Vec<Inferred>> {
+    let types: Vec<Option<Type>> = (0..x.len()).map(|i| x.opt(i).and_then(Type::of)).collect();
+    let facts: Vec<Option<Fact<'_>>> =
+        types.iter().map(|ty| Some(Fact { ty: ty.as_ref()?, elements: None, constant: None })).collect();
+    Some(infer(&op, &facts).ok()?.into_vec())
+}
+
 fn output_type(g: &Graph, i: usize) -> Result<&Type> {
     match g.outputs().get(i) {
         Some(o) => Ok(g.ty(o.value)),
@@ -151,7 +160,18 @@ pub(crate) fn repeat(op: &Loop, x: &Operands<'_>) -> Result<Vec<Value>> {
         }
         i += 1;
     }
+    let known = if i == 0 { inferred(op.clone().into(), x) } else { None };
     for (j, stack) in stacks.into_iter().enumerate() {
+        if let Some(t) = known.as_ref().and_then(|k| k.get(op.carried + j)?.ty.as_tensor()?.dims.as_deref()) {
+            let dims: Vec<usize> = t.iter().skip(1).map(|d| d.known().unwrap_or(0)).collect();
+            let like = output_type(&op.body.0, 1 + op.carried + j)?;
+            let like = like.as_tensor().map(|t| TensorType::new(t.dtype, dims.into_iter().map(Into::into)));
+            carried.push(match like {
+                Some(like) => stack.finish(0, false, &like.into(), x)?,
+                None => return refuse("only tensors are stacked"),
+            });
+            continue;
+        }
         carried.push(stack.finish(0, false, output_type(&op.body.0, 1 + op.carried + j)?, x)?);
     }
     Ok(carried)

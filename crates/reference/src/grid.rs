@@ -35,6 +35,9 @@ struct Axis {
 impl Axis {
     /// Which element stands at an integer coordinate; none is zero.
     fn element(&self, at: f64, padding: GridPadding) -> Option<usize> {
+        if self.size == 0 {
+            return None;
+        }
         let last = self.size as f64 - 1.0;
         let at = match padding {
             GridPadding::Zeros => return (at >= 0.0 && at <= last).then_some(at as usize),

@@ -53,7 +53,8 @@ pub(crate) fn dft(op: &Dft, x: &Operands<'_>) -> Result<Tensor> {
     let back_to_real = op.inverse && op.onesided;
     let n = match x.opt_tensor(1)? {
         Some(l) => size(l)?,
-        None if back_to_real => 2 * own.saturating_sub(1),
+        None if back_to_real && own == 0 => return refuse("half a spectrum of no bins"),
+        None if back_to_real => 2 * (own - 1),
         None => own,
     };
     let kept = if op.onesided && !op.inverse { n / 2 + 1 } else { n };

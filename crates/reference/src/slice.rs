@@ -137,7 +137,8 @@ pub(crate) fn slice(x: &Operands<'_>) -> Result<Tensor> {
     Ok(t)
 }
 
-/// The places that one axis's slice visits, in order: numpy's rule.
+/// The places that one axis's slice visits, in order. Backwards it starts within the axis, unlike numpy,
+/// where a start before the first element visits nothing.
 fn places(n: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
     let from_end = |i: i64| if i < 0 { i.saturating_add(n) } else { i };
     let mut out = vec![];
@@ -147,9 +148,9 @@ fn places(n: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
     let (mut at, end) = if step > 0 {
         (from_end(start).clamp(0, n), from_end(end).clamp(0, n))
     } else {
-        (from_end(start).clamp(-1, n - 1), from_end(end).clamp(-1, n - 1))
+        (from_end(start).clamp(0, (n - 1).max(0)), from_end(end).clamp(-1, n - 1))
     };
-    while (step > 0 && at < end) || (step < 0 && at > end) {
+    while n > 0 && (step > 0 && at < end || step < 0 && at > end) {
         out.push(at as usize);
         at = at.saturating_add(step);
     }

@@ -191,15 +191,16 @@ impl ConvTranspose {
         let (stride, dilation) = (at(&self.strides, i, 1), at(&self.dilations, i, 1));
         let too_large = || InferError::new("the result is too large");
         let full = n
-            .saturating_sub(1)
             .checked_mul(stride)
             .and_then(|f| f.checked_add(at(&self.output_padding, i, 0) + (kernel[i] - 1) * dilation + 1))
             .filter(|f| *f < isize::MAX as usize)
             .ok_or_else(too_large)?;
+        // One window for each element, a stride apart; without elements the sum may fall below 0.
+        let full = full.checked_sub(stride);
         let (before, after, size) = match (self.output_shape.get(i), self.auto_pad) {
             (None, AutoPad::Explicit) => {
                 let (before, after) = (at(&self.pads, i, 0), at(&self.pads, kernel.len() + i, 0));
-                match full.checked_sub(before + after) {
+                match full.and_then(|f| f.checked_sub(before + after)) {
                     Some(size) => (before, after, size),
                     None => return refuse("the padding cuts away more than there is"),
                 }
@@ -209,7 +210,7 @@ impl ConvTranspose {
                     Some(&size) => size,
                     None => n.checked_mul(stride).ok_or_else(too_large)?,
                 };
-                let total = full.saturating_sub(size);
+                let total = full.unwrap_or(0).saturating_sub(size);
                 let half = total / 2;
                 if auto == AutoPad::SameUpper {
                     (half, total - half, size)
