@@ -1,1 +1,0 @@
-//! Criterion benchmarks across backends.
