@@ -86,7 +86,8 @@ impl Binder<'_> {
     fn check_sizes(&self) -> Result<(), BackendError> {
         let limit = self.shared.options.max_elements;
         for (dtype, shape) in self.types.iter().flatten() {
-            let n = shape.numel();
+            // Axes of no elements count as one: loops over the others would still take their time.
+            let n = shape.iter().fold(1usize, |n, d| n.saturating_mul((*d).max(1)));
             if n > limit {
                 let bytes = |n| dtype.bytes_for(n).unwrap_or(usize::MAX);
                 return Err(BackendError::TooLarge { bytes: bytes(n), limit: bytes(limit) });

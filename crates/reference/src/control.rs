@@ -95,7 +95,7 @@ impl Stack {
             .collect::<std::result::Result<_, _>>()?;
         let mut dims = parts[0].shape().to_vec();
         dims[at] = parts.len();
-        x.limits.check(&dims.into())?;
+        x.limits.check(&dims)?;
         Ok(join(&parts.iter().collect::<Vec<_>>(), at)?.into())
     }
 }

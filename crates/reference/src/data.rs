@@ -99,7 +99,7 @@ pub(crate) fn broadcast_indices(from: &[usize], to: &Shape) -> Vec<usize> {
 
 /// Index sums over all positions of a shape, in row-major order.
 pub(crate) fn strided_indices(shape: &[usize], strides: &[usize]) -> Vec<usize> {
-    let n: usize = shape.iter().product();
+    let n = Shape::from(shape).numel();
     let mut out = Vec::with_capacity(n);
     let mut position = vec![0; shape.len()];
     let mut index = 0;

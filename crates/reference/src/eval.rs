@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 use tensormill_ir::{Graph, ops::Op};
-use tensormill_tensor::{Shape, Tensor, Value};
+use tensormill_tensor::{Tensor, Value};
 
 /// What an evaluation may use.
 #[derive(Debug, Clone)]
@@ -29,9 +29,10 @@ impl Default for EvalLimits<'_> {
 }
 
 impl EvalLimits<'_> {
-    /// Checks a result's size before anything is allocated for it.
-    pub(crate) fn check(&self, shape: &Shape) -> Result<(), EvalError> {
-        match shape.checked_numel() {
+    /// Checks a result's size before anything is allocated for it. Axes of no elements count as one:
+    /// loops over the others would still take their time.
+    pub(crate) fn check(&self, shape: &[usize]) -> Result<(), EvalError> {
+        match shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))) {
             Some(n) if n <= self.max_elements => Ok(()),
             n => Err(EvalError::TooLarge { elements: n.unwrap_or(usize::MAX), limit: self.max_elements }),
         }

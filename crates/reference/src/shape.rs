@@ -41,6 +41,7 @@ pub(crate) fn reshape(op: &Reshape, x: &Operands<'_>) -> Result<Tensor> {
             _ => return refuse(format!("{} elements do not divide into {dims:?}", t.len())),
         }
     }
+    x.limits.check(&shape)?;
     Ok(t.reshape(shape)?)
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn concat(op: &Concat, x: &Operands<'_>) -> Result<Tensor> {
         parts.iter().try_fold(0usize, |n, p| n.checked_add(p.shape().get(axis).copied().unwrap_or(0)));
     let mut dims = first.shape().to_vec();
     dims[axis] = along.unwrap_or(usize::MAX);
-    x.limits.check(&dims.into())?;
+    x.limits.check(&dims)?;
     join(&parts, axis)
 }
 
