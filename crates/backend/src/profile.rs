@@ -11,7 +11,7 @@ pub struct Sample {
     pub kernel: String,
     /// When it began, from the beginning of the run.
     pub start: Duration,
-    /// How long it took.
+    /// How long it took; control flow without the nodes of its bodies, which have entries of their own.
     pub time: Duration,
     /// Floating-point operations, where the op has a usual count (a multiply-add is two).
     pub flops: u64,
@@ -21,7 +21,7 @@ pub struct Sample {
     pub shape: String,
 }
 
-/// The nodes of one run, in the order in which they ran.
+/// The nodes of one run, in the order in which they ended.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// One entry per node.

@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use tensormill_backend::{CompileOptions, Io, RunError};
+use std::time::Instant;
+use tensormill_backend::{CompileOptions, Io, Profile, RunError, Sample};
 use tensormill_ir::{Graph, Type, infer::Inferred};
 use tensormill_kernels::threads::Pool;
 use tensormill_reference::{Bodies, EvalError};
@@ -14,6 +15,8 @@ use tensormill_tensor::Value;
 
 /// States of one body that are kept for sizes to come.
 const KEPT: usize = 4;
+/// Samples of bodies that one step adds to a profile at most, give or take one body: loops may be long.
+const MEASURED: usize = 1 << 16;
 
 /// The plans of a graph's bodies, made when first run.
 #[derive(Default)]
@@ -57,6 +60,8 @@ pub(crate) struct Runner<'a> {
     pub shared: &'a Shared,
     pub states: RefCell<BodyStates>,
     pub cancel: Option<&'a AtomicBool>,
+    /// When the run began and what its bodies were measured at, where the run is measured.
+    pub measured: Option<(Instant, RefCell<Vec<Sample>>)>,
 }
 
 impl Bodies for Runner<'_> {
@@ -79,8 +84,16 @@ impl Bodies for Runner<'_> {
             }
         };
         let mut outputs = vec![];
-        let mut io = Io { inputs, outputs: &mut outputs, profile: None, cancel: self.cancel };
+        let room = self.measured.as_ref().filter(|m| m.1.borrow().len() < MEASURED);
+        let start = room.map(|m| m.0.elapsed());
+        let mut profile = Profile::default();
+        let into = room.is_some().then_some(&mut profile);
+        let mut io = Io { inputs, outputs: &mut outputs, profile: into, cancel: self.cancel };
         let done = kept.state.run_within(&mut io, trips);
+        if let (Some((_, samples)), Some(start)) = (room, start) {
+            let shifted = profile.samples.into_iter().map(|s| Sample { start: s.start + start, ..s });
+            samples.borrow_mut().extend(shifted);
+        }
         if states.0.iter().filter(|k| k.body == key).count() >= KEPT
             && let Some(i) = states.0.iter().position(|k| k.body == key)
         {

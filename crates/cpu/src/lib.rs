@@ -21,6 +21,7 @@ mod pad;
 mod place;
 mod plan;
 mod pool;
+mod recurrent;
 mod reduce;
 mod reference_backend;
 mod resize;

@@ -272,6 +272,9 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::Gather(o) => crate::gather::gather(p, o),
         Op::Pad(o) => crate::pad::pad(p, o),
         Op::Resize(o) => crate::resize::resize(p, o),
+        Op::Lstm(o) => crate::recurrent::lstm(p, o),
+        Op::Gru(o) => crate::recurrent::gru(p, o),
+        Op::Rnn(o) => crate::recurrent::rnn(p, o),
         _ => Err("the CPU backend has no kernel for this op".into()),
     }
 }

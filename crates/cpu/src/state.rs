@@ -90,9 +90,15 @@ impl CpuState {
                 return Err(RunError::Cancelled);
             }
             let start = io.profile.is_some().then(Instant::now);
-            let by = self.step(i, io.cancel).map_err(|e| self.named(i, e))?;
+            let mut bodies = vec![];
+            let measure = start.is_some().then_some((begin, &mut bodies));
+            let by = self.step(i, io.cancel, measure).map_err(|e| self.named(i, e))?;
             if let (Some(profile), Some(start)) = (io.profile.as_deref_mut(), start) {
-                profile.samples.push(self.sample(i, by, start.duration_since(begin), start.elapsed()));
+                // Nodes of bodies count themselves: what is left is the step's own, told as if it came last.
+                let inner = bodies.iter().map(|s: &Sample| s.time).sum();
+                let own = start.elapsed().saturating_sub(inner);
+                profile.samples.append(&mut bodies);
+                profile.samples.push(self.sample(i, by, start.duration_since(begin) + inner, own));
             }
             for &slot in &self.layout.steps[i].free {
                 self.slots[slot] = None;
@@ -149,7 +155,14 @@ impl CpuState {
         }
     }
 
-    fn step(&mut self, i: usize, cancel: Option<&AtomicBool>) -> Result<Option<&'static str>, EvalError> {
+    /// The name of the kernel, where it is chosen while running. With the beginning of a measured run come
+    /// the samples to add those of bodies to.
+    fn step(
+        &mut self,
+        i: usize,
+        cancel: Option<&AtomicBool>,
+        measure: Option<(Instant, &mut Vec<Sample>)>,
+    ) -> Result<Option<&'static str>, EvalError> {
         let step = &self.layout.steps[i];
         match &step.work {
             Work::Native { .. } => {
@@ -191,8 +204,12 @@ impl CpuState {
                 } else {
                     {
                         let states = RefCell::new(std::mem::take(&mut self.bodies));
-                        let runner = Runner { shared: &self.shared, states, cancel };
+                        let measured = measure.as_ref().map(|m| (m.0, RefCell::new(vec![])));
+                        let runner = Runner { shared: &self.shared, states, cancel, measured };
                         let outs = eval_with(&node.op, &ins, &limits, &self.trips, &runner);
+                        if let (Some(m), Some(found)) = (measure, runner.measured) {
+                            m.1.append(&mut found.1.into_inner());
+                        }
                         self.bodies = runner.states.into_inner();
                         (outs?, None)
                     }
