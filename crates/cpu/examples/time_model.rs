@@ -24,7 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut graph = onnx::lower(&parsed)?.graph;
     drop(parsed);
     let pipeline = rest.first().map_or("default", String::as_str);
-    Pipeline::by_name(pipeline).ok_or("no such pipeline")?.run(&mut graph, &OptOptions::default())?;
+    let log =
+        Pipeline::by_name(pipeline).ok_or("no such pipeline")?.run(&mut graph, &OptOptions::default())?;
+    println!("{log}");
     let names: Vec<String> = graph.outputs().iter().map(|o| o.name.to_string()).collect();
     let given = read_npz(input)?;
     let mut inputs = vec![];

@@ -208,6 +208,10 @@ impl Binder<'_> {
                     let bytes = self.bytes(*v);
                     self.classes.add(*v, Class::new(Kind::Step, bytes));
                 }
+                let mut ins = ins;
+                if let Some(i) = native.packed {
+                    ins[i] = None;
+                }
                 self.running.push(Running { node: id, native: Some(native), native_later: false, ins });
             }
             Err((reason, native_later)) => {
@@ -413,10 +417,12 @@ impl Binder<'_> {
             let free = last.get(&i).cloned().unwrap_or_default();
             steps.push(Step { node: r.node, work, ins, outs, order, free });
         }
+        let arena = plan.arena;
+        self.align_constants(&steps);
         Ok(Layout {
             steps,
             inputs: g.inputs().iter().map(|v| self.types[v.index()].clone()).collect(),
-            arena: plan.arena,
+            arena,
             results,
             slots: self.classes.slots(),
             own_constants: self
@@ -429,6 +435,21 @@ impl Binder<'_> {
             outputs,
             report: self.report,
         })
+    }
+
+    /// Aligns the constants that steps read. Those that kernels packed stay where the file has them.
+    fn align_constants(&mut self, steps: &[Step]) {
+        let mut read = vec![false; self.constants.len()];
+        for t in steps.iter().flat_map(|s| s.ins.iter().flatten()) {
+            if let Base::Const(i) = t.place.base {
+                read[i] = true;
+            }
+        }
+        for (v, &i) in &self.constant_of {
+            if read[i] && self.shared.constants.contains_key(v) {
+                self.constants[i] = self.shared.readable(*v, &self.constants[i]);
+            }
+        }
     }
 
     /// Lets the operands of concatenations be written where the result wants them.
@@ -458,6 +479,7 @@ impl Binder<'_> {
                     reason: "its operands are written in place".into(),
                     flops: 0,
                     in_place: false,
+                    packed: None,
                     run: Box::new(|_| Ok(())),
                 });
                 r.ins.clear();

@@ -53,11 +53,13 @@ pub(crate) fn conv(p: &Prep<'_>, op: &Conv) -> Built {
             let bytes = packed.bytes();
             Ok::<_, String>((packed, bytes))
         })?;
-        Native::new(packed.kernel_name(), move |c| {
+        let mut native = Native::new(packed.kernel_name(), move |c| {
             steps.run(c, |out, epilogue, c| {
                 Ok(conv_packed(c.pool, &shape, c.get::<f32>(0)?, &packed, out, epilogue)?)
             })
-        })?
+        })?;
+        native.packed = Some(1);
+        native
     } else {
         Native::new("conv", move |c| {
             steps.run(c, |out, epilogue, c| {

@@ -9,10 +9,8 @@ use tensormill_kernels::matmul::{
 };
 use tensormill_tensor::{DType, Element};
 
-/// Products of at most this many rows read a constant right operand as it lies.
-const FEW_ROWS: usize = 8;
 /// Larger right operands are never packed: the copy would cost more memory than it saves time.
-const LARGEST_PACKED: usize = 96 << 20;
+const LARGEST_PACKED: usize = 1 << 30;
 
 /// An operand as a stack of matrices: batch sizes, then rows and columns, each with its stride.
 struct Matrices {
@@ -146,13 +144,12 @@ fn large(
     b: (usize, usize),
 ) -> Built {
     if let Some(t) = kb.constant
-        && m > FEW_ROWS
         && t.byte_len() <= LARGEST_PACKED
     {
         let packed = p.weights.get(p.node, "matmul-b", 0, || {
             let data = t.to_slice::<f32>().map_err(|e| e.to_string())?;
             let matrix = MatRef::new(&data, k, n, b.0, b.1).map_err(|e| e.to_string())?;
-            let packed = PackedB::pack(p.pool.level(), matrix).map_err(|e| e.to_string())?;
+            let packed = PackedB::pack_on(p.pool, matrix).map_err(|e| e.to_string())?;
             let bytes = packed.bytes();
             Ok::<_, String>((packed, bytes))
         })?;
@@ -163,6 +160,7 @@ fn large(
             })
         })?;
         native.reason = format!("{m}x{k}x{n}, constant right operand");
+        native.packed = Some(1);
         return Ok(native);
     }
     let mut native = Native::new("matmul", move |c| {

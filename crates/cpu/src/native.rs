@@ -81,6 +81,8 @@ pub(crate) struct Native {
     pub flops: u64,
     /// Whether the first operand's memory may be the first result's.
     pub in_place: bool,
+    /// A constant operand that the kernel keeps in packed form: runs need not have it.
+    pub packed: Option<usize>,
     pub run: Run,
 }
 
@@ -89,7 +91,14 @@ impl Native {
         name: &'static str,
         run: impl Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync + 'static,
     ) -> Built {
-        Ok(Native { name, reason: String::new(), flops: 0, in_place: false, run: Box::new(run) })
+        Ok(Native {
+            name,
+            reason: String::new(),
+            flops: 0,
+            in_place: false,
+            packed: None,
+            run: Box::new(run),
+        })
     }
 }
 

@@ -46,8 +46,10 @@ pub(crate) struct Shared {
     pub wanted: Vec<ValueId>,
     pub options: CompileOptions,
     pub pool: Pool,
-    /// Values that are the same in every run.
+    /// Values that are the same in every run, wherever files put them in memory.
     pub constants: FxHashMap<ValueId, Tensor>,
+    /// Aligned copies of those that runs read.
+    read: Mutex<FxHashMap<ValueId, Tensor>>,
     pub weights: Weights,
     pub bodies: BodyPlans,
     report: Mutex<Option<PlanReport>>,
@@ -68,6 +70,7 @@ impl Shared {
             options: options.clone(),
             pool: pool.clone(),
             constants: FxHashMap::default(),
+            read: Mutex::default(),
             weights: Weights::default(),
             bodies: BodyPlans::default(),
             report: Mutex::new(None),
@@ -82,7 +85,7 @@ impl Shared {
         for &id in &self.order {
             let node = self.graph.node(id);
             if let Op::Const(c) = &node.op {
-                self.constants.insert(node.output(), aligned(&c.tensor));
+                self.constants.insert(node.output(), c.tensor.clone());
                 continue;
             }
             if node.op.is_random() || !node.op.bodies().is_empty() || self.is_operand_transposed(node) {
@@ -131,6 +134,12 @@ impl Shared {
                 matches!(user.op, Op::MatMul(_))
                     && user.inputs.iter().skip(2).all(|i| *i != Some(node.output()))
             })
+    }
+
+    /// A constant as kernels read it; a copy, if it takes one, is shared by all states.
+    pub fn readable(&self, v: ValueId, t: &Tensor) -> Tensor {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.entry(v).or_insert_with(|| aligned(t)).clone()
     }
 
     /// Keeps the newest layout's report.

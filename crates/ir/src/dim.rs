@@ -315,6 +315,16 @@ impl Expr {
         Expr::atom(if larger { Atom::Max(a, b) } else { Atom::Min(a, b) }).bounded()
     }
 
+    /// Whether it is `whole` cut off at a number of at least two: the two are then 1 together, so that
+    /// they broadcast only where they are equal.
+    pub fn is_cut_of(&self, whole: &Expr) -> bool {
+        let Repr::Poly(terms) = &self.0 else { return false };
+        let [Term { factors, coef: 1 }] = &**terms else { return false };
+        let [Atom::Min(a, b)] = factors.as_slice() else { return false };
+        let cut = |e: &Expr| e.as_const().is_some_and(|n| n >= 2);
+        a == whole && cut(b) || b == whole && cut(a)
+    }
+
     /// Whether no choice of sizes makes it negative, as far as can be seen.
     pub fn is_non_negative(&self) -> bool {
         fn atom(a: &Atom) -> bool {
@@ -444,6 +454,17 @@ mod tests {
         assert_eq!(big.add(&Expr::constant(1)), None);
         assert_eq!(Expr::constant(i64::MIN).exact_div(&Expr::constant(-1)), None);
         assert_eq!(n().floor_div(&Expr::constant(0)), None);
+    }
+
+    #[test]
+    fn a_cut_is_recognized_only_above_one() {
+        let cut = |c| n().minimum(&Expr::constant(c)).unwrap().is_cut_of(&n());
+        assert!(cut(2) && cut(512));
+        assert!(!cut(1) && !cut(0));
+        assert!(
+            !n().minimum(&Expr::constant(4)).unwrap().is_cut_of(&Expr::symbol("M"))
+                && !n().is_cut_of(&n().minimum(&Expr::constant(4)).unwrap())
+        );
     }
 
     proptest! {

@@ -174,6 +174,8 @@ pub fn broadcast(a: Option<&Dims>, b: Option<&Dims>) -> Result<Option<Dims>, Inf
             (Dim::Known(m), Dim::Known(n)) => return refuse(format!("sizes {m} and {n} do not broadcast")),
             // The other must be 1 or the same number, or the run fails.
             (Dim::Known(n), _) | (_, Dim::Known(n)) => Dim::Known(n),
+            (Dim::Sym(x), Dim::Sym(y)) if y.is_cut_of(&x) => Dim::Sym(x),
+            (Dim::Sym(x), Dim::Sym(y)) if x.is_cut_of(&y) => Dim::Sym(y),
             _ => Dim::Unknown,
         });
     }

@@ -2,8 +2,11 @@
 
 use crate::conv::Window;
 use crate::error::{KernelError, exact, product};
+use crate::matmul::driver::FirstError;
+use crate::scratch;
 use crate::simd::{Isa, Kernel};
 use crate::threads::{Pool, Shards};
+use std::ops::Range;
 
 /// What a window's elements become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct PoolShape {
 }
 
 /// The part of `0..outputs` whose tap at distance `offset` (already times dilation) is inside `0..len`.
-fn inside(outputs: usize, len: usize, w: &Window, offset: usize) -> std::ops::Range<usize> {
+fn inside(outputs: usize, len: usize, w: &Window, offset: usize) -> Range<usize> {
     let first = w.pad_begin.saturating_sub(offset).div_ceil(w.stride);
     let end = match (len + w.pad_begin).checked_sub(offset) {
         Some(room) => room.div_ceil(w.stride).min(outputs),
@@ -88,17 +91,36 @@ pub fn pool(
             (0..shape.output[a]).map(count).collect()
         })
         .collect();
+    let spans: Vec<Span> = (0..windows[1].kernel)
+        .map(|t| t * windows[1].dilation)
+        .map(|offset| (offset, inside(ow, w, &windows[1], offset)))
+        .filter(|(_, outputs)| !outputs.is_empty())
+        .map(|(offset, outputs)| Span {
+            first: outputs.start * windows[1].stride + offset - windows[1].pad_begin,
+            outputs,
+        })
+        .collect();
     let shards = Shards::new(out);
+    let error = FirstError::default();
     let work = oh * ow * windows[0].kernel * windows[1].kernel;
     pool.split(planes, ((1 << 16) / work.max(1)).max(1), |r| {
         for plane in r {
             // SAFETY: every plane is taken once.
             let out = unsafe { shards.part(plane * oh * ow, oh * ow) };
             let x = &x[plane * h * w..(plane + 1) * h * w];
-            pool.level().run(Plane { op, shape, x, out, scales: &scales });
+            error.note(scratch::with(if op == PoolOp::Max { 0 } else { w }, |sums| {
+                pool.level().run(Plane { op, shape, x, out, scales: &scales, spans: &spans, sums });
+            }));
         }
     });
-    Ok(())
+    error.into_result()
+}
+
+/// What one tap of the window's width is added to.
+struct Span {
+    outputs: Range<usize>,
+    /// The column that the first of them takes.
+    first: usize,
 }
 
 struct Plane<'a> {
@@ -107,6 +129,9 @@ struct Plane<'a> {
     x: &'a [f32],
     out: &'a mut [f32],
     scales: &'a [Vec<f32>],
+    spans: &'a [Span],
+    /// Room for a row of the input.
+    sums: &'a mut [f32],
 }
 
 impl Kernel for Plane<'_> {
@@ -115,49 +140,58 @@ impl Kernel for Plane<'_> {
     fn run<I: Isa>(self) {
         let PoolShape { input: [h, w], output: [_, ow], windows: [wy, wx], .. } = *self.shape;
         for (oy, out) in self.out.chunks_exact_mut(ow).enumerate() {
-            out.fill(if self.op == PoolOp::Max { f32::NEG_INFINITY } else { 0.0 });
-            for ky in 0..wy.kernel {
-                let at = (oy * wy.stride + ky * wy.dilation).checked_sub(wy.pad_begin);
-                let Some(y) = at.filter(|&y| y < h) else { continue };
-                let row = &self.x[y * w..(y + 1) * w];
-                for kx in 0..wx.kernel {
-                    let offset = kx * wx.dilation;
-                    let span = inside(ow, w, &wx, offset);
-                    if span.is_empty() {
-                        continue;
+            let rows = (0..wy.kernel).filter_map(|ky| {
+                let y = (oy * wy.stride + ky * wy.dilation).checked_sub(wy.pad_begin)?;
+                (y < h).then(|| &self.x[y * w..(y + 1) * w])
+            });
+            if self.op == PoolOp::Max {
+                out.fill(f32::NEG_INFINITY);
+                for row in rows {
+                    for s in self.spans {
+                        largest(&mut out[s.outputs.clone()], &row[s.first..], wx.stride);
                     }
-                    let x = &row[span.start * wx.stride + offset - wx.pad_begin..];
-                    let out = &mut out[span];
-                    let max = |o: &mut f32, x: f32| {
-                        *o = if x > *o || x.is_nan() { x } else { *o };
-                    };
-                    // The common strides are constants, so that the loop becomes vector code.
-                    match (self.op, wx.stride) {
-                        (PoolOp::Max, 1) => out.iter_mut().zip(x).for_each(|(o, &x)| max(o, x)),
-                        (PoolOp::Max, 2) => {
-                            let pairs = x.as_chunks::<2>().0;
-                            out.iter_mut().zip(pairs).for_each(|(o, x)| max(o, x[0]));
-                            // The last element may have no partner.
-                            for (o, x) in out.iter_mut().zip(x.chunks(2)).skip(pairs.len()) {
-                                max(o, x[0]);
-                            }
-                        }
-                        (PoolOp::Max, s) => {
-                            out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, &x)| max(o, x));
-                        }
-                        (_, 1) => out.iter_mut().zip(x).for_each(|(o, &x)| *o += x),
-                        (_, s) => out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, &x)| *o += x),
-                    }
+                }
+                continue;
+            }
+            // Down the columns first: each element is then added once per row and tap, not per pair.
+            self.sums.fill(0.0);
+            for row in rows {
+                self.sums.iter_mut().zip(row).for_each(|(s, &x)| *s += x);
+            }
+            out.fill(0.0);
+            for s in self.spans {
+                let (out, sums) = (&mut out[s.outputs.clone()], &self.sums[s.first..]);
+                match wx.stride {
+                    1 => out.iter_mut().zip(sums).for_each(|(o, &x)| *o += x),
+                    n => out.iter_mut().zip(sums.iter().step_by(n)).for_each(|(o, &x)| *o += x),
                 }
             }
-            if self.op != PoolOp::Max {
-                let rows = self.scales[0][oy];
-                for (o, &columns) in out.iter_mut().zip(&self.scales[1]) {
-                    let count = rows * columns;
-                    *o = if count > 0.0 { *o / count } else { 0.0 };
-                }
+            let rows = self.scales[0][oy];
+            for (o, &columns) in out.iter_mut().zip(&self.scales[1]) {
+                let count = rows * columns;
+                *o = if count > 0.0 { *o / count } else { 0.0 };
             }
         }
+    }
+}
+
+#[inline(always)]
+fn largest(out: &mut [f32], x: &[f32], stride: usize) {
+    let max = |o: &mut f32, x: f32| {
+        *o = if x > *o || x.is_nan() { x } else { *o };
+    };
+    // The common strides are constants, so that the loop becomes vector code.
+    match stride {
+        1 => out.iter_mut().zip(x).for_each(|(o, &x)| max(o, x)),
+        2 => {
+            let pairs = x.as_chunks::<2>().0;
+            out.iter_mut().zip(pairs).for_each(|(o, x)| max(o, x[0]));
+            // The last element may have no partner.
+            for (o, x) in out.iter_mut().zip(x.chunks(2)).skip(pairs.len()) {
+                max(o, x[0]);
+            }
+        }
+        s => out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, &x)| max(o, x)),
     }
 }
 

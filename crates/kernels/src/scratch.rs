@@ -22,6 +22,7 @@ impl Buffer {
         if lines > self.0.len() {
             let bytes = lines.saturating_mul(64);
             self.0.try_reserve_exact(lines - self.0.len()).map_err(|_| KernelError::Memory { bytes })?;
+            prefer_large_pages(self.0.spare_capacity_mut());
             self.0.resize(lines, Line([0.0; 16]));
         }
         Ok(())
@@ -38,6 +39,24 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
     }
 }
+
+/// Asks for large pages under memory that is yet to be touched: weights that are read from end to end wait
+/// for address translation otherwise.
+#[cfg(target_os = "linux")]
+fn prefer_large_pages(room: &mut [std::mem::MaybeUninit<Line>]) {
+    const PAGE: usize = 2 << 20;
+    let start = room.as_mut_ptr().cast::<u8>();
+    let skip = start.align_offset(PAGE);
+    let len = size_of_val(room).saturating_sub(skip) / PAGE * PAGE;
+    if len >= 2 * PAGE {
+        // SAFETY: the range lies inside the room, which is borrowed exclusively; advice changes no contents.
+        // A refusal leaves small pages, which do as well.
+        unsafe { libc::madvise(start.add(skip).cast(), len, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prefer_large_pages(_: &mut [std::mem::MaybeUninit<Line>]) {}
 
 thread_local! {
     static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };

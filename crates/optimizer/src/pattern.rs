@@ -24,6 +24,14 @@ pub(crate) fn same_dims(a: &Dims, b: &Dims) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b))
 }
 
+/// Whether `x` certainly keeps its shape when it is broadcast with `other`.
+pub(crate) fn keeps_shape(g: &Graph, x: ValueId, other: ValueId) -> bool {
+    dims(g, x).zip(dims(g, other)).is_some_and(|(x, o)| {
+        o.len() <= x.len()
+            && x.iter().rev().zip(o.iter().rev()).all(|(x, o)| o.known() == Some(1) || x.same(o))
+    })
+}
+
 /// Whether both values certainly have one dtype and one shape.
 pub(crate) fn same_type(g: &Graph, a: ValueId, b: ValueId) -> bool {
     match (g.ty(a), g.ty(b)) {

@@ -3,6 +3,7 @@
 //! Depth is cut into fixed blocks, so that an output element is the same chain of operations however
 //! rows and columns are shared out among threads.
 
+use super::matvec::FEW;
 use super::pack::{MatRef, PackedA, PackedB, pack_columns, pack_rows};
 use super::tile::{self, Geometry, Tile};
 use crate::epilogue::Epilogue;
@@ -93,6 +94,22 @@ impl<R: Right> Product<'_, R> {
             return Ok(());
         }
         let g = Geometry::of(self.level);
+        let m = self.a.rows();
+        if let Left::Plain(a) = self.a
+            && self.b.packed().is_some()
+            && rows.len() == m
+            && m <= FEW
+        {
+            return scratch::with(m * self.k, |room| {
+                pack_rows(self.level, a, 0..m, 0..self.k, room);
+                let packed = Product { a: Left::Packed { m, k: self.k, data: room }, ..*self };
+                // SAFETY: forwarded.
+                unsafe {
+                    packed.stream(g, &rows, &columns, out);
+                    self.finish(&rows, &columns, out);
+                }
+            });
+        }
         let panels = columns.len().div_ceil(g.columns);
         let kc_max = DEPTH.min(self.k);
         let a_len = if let Left::Plain(_) = self.a { rows.len() * kc_max } else { 0 };
@@ -104,19 +121,43 @@ impl<R: Right> Product<'_, R> {
                 // SAFETY: forwarded.
                 unsafe { self.depth_block(g, &rows, &columns, depth, a_room, b_room, out) };
             }
-            if self.k > 0 && self.epilogue.steps.is_empty() {
-                return;
-            }
-            for row in rows {
-                let start = self.out_start + row * self.out_stride + columns.start;
-                // SAFETY: this part of the output is the caller's to give.
-                let piece = unsafe { out.part(start, columns.len()) };
-                if self.k == 0 {
-                    piece.fill(0.0);
-                }
-                self.epilogue.apply(self.level, piece, self.first_row + row, columns.start, start);
-            }
+            // SAFETY: forwarded.
+            unsafe { self.finish(&rows, &columns, out) };
         })
+    }
+
+    /// Products of few rows wait for memory: each panel is read from its beginning to its end.
+    ///
+    /// # Safety
+    /// As for `block`.
+    unsafe fn stream(&self, g: Geometry, rows: &Range<usize>, columns: &Range<usize>, out: &Shards<'_, f32>) {
+        for start in columns.clone().step_by(g.columns) {
+            let panel = start..(start + g.columns).min(columns.end);
+            for k0 in (0..self.k).step_by(DEPTH) {
+                let depth = k0..(k0 + DEPTH).min(self.k);
+                // SAFETY: forwarded.
+                unsafe { self.depth_block(g, rows, &panel, depth, &mut [], &mut [], out) };
+            }
+        }
+    }
+
+    /// The epilogue, and the zeros that a product without depth is.
+    ///
+    /// # Safety
+    /// As for `block`.
+    unsafe fn finish(&self, rows: &Range<usize>, columns: &Range<usize>, out: &Shards<'_, f32>) {
+        if self.k > 0 && self.epilogue.steps.is_empty() {
+            return;
+        }
+        for row in rows.clone() {
+            let start = self.out_start + row * self.out_stride + columns.start;
+            // SAFETY: this part of the output is the caller's to give.
+            let piece = unsafe { out.part(start, columns.len()) };
+            if self.k == 0 {
+                piece.fill(0.0);
+            }
+            self.epilogue.apply(self.level, piece, self.first_row + row, columns.start, start);
+        }
     }
 
     /// # Safety

@@ -7,6 +7,7 @@ use super::tile::Geometry;
 use crate::error::KernelError;
 use crate::scratch::Buffer;
 use crate::simd::Level;
+use crate::threads::{Pool, Shards};
 use std::ops::Range;
 
 /// A matrix inside a slice: `rows` by `columns` elements at two strides.
@@ -108,12 +109,23 @@ impl PackedA {
 impl PackedB {
     /// Packs for kernels at `level`.
     pub fn pack(level: Level, b: MatRef<'_>) -> Result<PackedB, KernelError> {
-        let (k, n) = (b.rows, b.columns);
+        PackedB::pack_on(&Pool::serial().with_level(level), b)
+    }
+
+    /// Packs for kernels at the pool's level, its threads sharing the work.
+    pub fn pack_on(pool: &Pool, b: MatRef<'_>) -> Result<PackedB, KernelError> {
+        let (level, k, n) = (pool.level(), b.rows, b.columns);
         let width = Geometry::of(level).columns;
+        let panels = n.div_ceil(width);
         let mut buffer = Buffer::default();
-        let len = crate::error::product("packed operand", &[n.div_ceil(width), width, k])?;
+        let len = crate::error::product("packed operand", &[panels, width, k])?;
         buffer.reserve(len)?;
-        pack_columns(level, b, 0..k, 0..n, &mut buffer.as_mut_slice()[..len]);
+        let to = Shards::new(&mut buffer.as_mut_slice()[..len]);
+        pool.split(panels, (1 << 16) / (width * k.max(1)), |part| {
+            // SAFETY: the parts of a split are disjoint, and so are their panels.
+            let to = unsafe { to.part(part.start * width * k, part.len() * width * k) };
+            pack_columns(level, b, 0..k, part.start * width..(part.end * width).min(n), to);
+        });
         Ok(PackedB { level, k, n, buffer })
     }
 

@@ -11,6 +11,9 @@ pub(crate) struct Geometry {
     pub columns: usize,
 }
 
+/// How many floats before their use a stream of B is asked for.
+const AHEAD: usize = 1024;
+
 /// Widest panel of any level.
 pub(crate) const MAX_COLUMNS: usize = 32;
 
@@ -37,6 +40,9 @@ trait Vector: Copy {
     unsafe fn store(self, p: *mut f32);
     unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self;
     unsafe fn add(a: Self, b: Self) -> Self;
+    /// Brings the cache lines of two vectors near; any address will do.
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
 }
 
 #[derive(Clone, Copy)]
@@ -108,6 +114,13 @@ mod x86 {
                     // SAFETY: the caller has the instructions.
                     unsafe { $add(a, b) }
                 }
+                #[inline(always)]
+                fn prefetch(p: *const f32) {
+                    for line in 0..(2 * Self::LANES).div_ceil(16) {
+                        // SAFETY: every x86-64 processor has the instruction, and it never faults.
+                        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(16 * line).cast()) };
+                    }
+                }
             }
         };
     }
@@ -141,6 +154,10 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize, const NR: usize>(t: 
         let mut acc = [[V::splat(0.0); NV]; MR];
         let (mut a, mut b) = (t.a, t.b);
         for _ in 0..t.depth {
+            // Few rows wait for B, which comes from memory: ask for it early, also across pages.
+            if MR <= 2 {
+                V::prefetch(b.wrapping_add(AHEAD));
+            }
             let mut bv = [V::splat(0.0); NV];
             for v in 0..NV {
                 bv[v] = V::load(b.add(v * V::LANES));

@@ -1,6 +1,6 @@
 use crate::{
     pass::Numerics,
-    pattern::{dims, dtype, find, same_dims},
+    pattern::{dtype, find, keeps_shape, same_type},
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
@@ -76,8 +76,7 @@ fn absorb(g: &Graph, node: &Node, place: usize, v: ValueId, below: &Node, cx: &R
         Op::Unary(Unary { kind }) => steps.0.push(PostOp::Unary(*kind)),
         Op::Binary(Binary { kind }) => {
             let other = find!(node.input(1 - place));
-            let unchanged = dims(g, v).zip(dims(g, out)).is_some_and(|(a, b)| same_dims(a, b));
-            if !unchanged {
+            if !same_type(g, v, out) && !keeps_shape(g, v, other) {
                 return Outcome::Declined("the other operand may enlarge the result");
             }
             inputs.resize(inputs.len().max(own), None);
