@@ -111,7 +111,7 @@ fn row(name: &str, a: &Tensor, b: &Tensor, args: &CompareArgs) -> Row {
         let d = if d.is_nan() { f64::INFINITY } else { d };
         row.absolute = row.absolute.max(d);
         row.relative = row.relative.max(d / y.abs().max(f64::MIN_POSITIVE));
-        if !(d <= args.atol + args.rtol * y.abs()) || d.is_infinite() {
+        if d.is_infinite() || d > args.atol + args.rtol * y.abs() {
             wrong += 1;
             at = at.or(Some(i));
         }
