@@ -281,12 +281,12 @@ fn files_that_are_no_models() {
         assert!(began.elapsed() < Duration::from_secs(2));
     }
     // A model is one under any name.
-    assert!(Model::load(&write("model.png", &relu().encode_to_vec())).is_ok());
+    assert!(Model::load(write("model.png", &relu().encode_to_vec())).is_ok());
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let path = write("secret.onnx", &relu().encode_to_vec());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
         // The superuser reads it all the same.
         if std::fs::read(&path).is_err() {
             assert!(Model::load(&path).unwrap_err().to_string().contains("secret.onnx"));
