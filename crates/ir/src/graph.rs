@@ -296,6 +296,8 @@ impl Graph {
         inputs: &[Option<ValueId>],
         origin: Option<Arc<str>>,
     ) -> Result<NodeId, IrError> {
+        // Operands left out at the end say nothing.
+        let inputs = &inputs[..inputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1)];
         let outputs = {
             let facts: SmallVec<[Option<Fact<'_>>; 4]> =
                 inputs.iter().map(|v| v.map(|v| self.fact(v))).collect();

@@ -67,8 +67,15 @@ pub(super) fn times(d: &Dim, by: usize) -> Dim {
     d.expr().zip(by).and_then(|(d, by)| d.mul(&by)).into()
 }
 
+/// More heads than any model has.
+const MAX_HEADS: usize = 1 << 16;
+
 /// The size of one head out of that of all; refuses what does not divide.
 pub(super) fn per_head(d: &Dim, heads: usize) -> Result<Dim, InferError> {
+    // Heads of no elements cost time all the same, and an attribute can ask for any number of them.
+    if heads > MAX_HEADS {
+        return refuse(format!("{heads} heads are more than {MAX_HEADS}"));
+    }
     match d.known() {
         Some(n) if heads == 0 || n % heads != 0 => refuse(format!("{n} does not divide into {heads} heads")),
         Some(n) => Ok(Dim::Known(n / heads)),
