@@ -39,7 +39,7 @@ pub(crate) fn float(kind: UnaryKind, x: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     // ln(1+e^x) without overflow.
     let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
-    let clamp = |x: f64, lo: f64, hi: f64| if x.is_nan() { x } else { x.max(lo).min(hi) };
+    let clamp = |x: f64, lo: f64, hi: f64| if x.is_nan() { x } else { smaller(larger(x, lo), hi) };
     let nan_or = |v: f64| if x.is_nan() { x } else { v };
     match kind {
         Abs => x.abs(),
@@ -85,7 +85,7 @@ pub(crate) fn float(kind: UnaryKind, x: f64) -> f64 {
         Mish => x * softplus(x).tanh(),
         Neg => -x,
         Reciprocal => 1.0 / x,
-        Relu => nan_or(x.max(0.0)),
+        Relu => larger(x, 0.0),
         Round => x.round_ties_even(),
         Selu { alpha, gamma } => {
             let (a, g) = (f64::from(alpha.0), f64::from(gamma.0));
@@ -234,10 +234,32 @@ fn compare(kind: BinaryKind, order: Option<std::cmp::Ordering>) -> bool {
     }
 }
 
+/// The larger of two numbers: NaN if either is, and of two zeros the positive one, so that the order of the
+/// operands never shows (IEEE 754-2019 `maximum`).
+pub(crate) fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a > b || (a == b && a.is_sign_positive()) {
+        a
+    } else {
+        b
+    }
+}
+
+/// The smaller of two numbers, as [`larger`].
+pub(crate) fn smaller(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a < b || (a == b && a.is_sign_negative()) {
+        a
+    } else {
+        b
+    }
+}
+
 /// The function on two floats.
 pub(crate) fn floats(kind: BinaryKind, a: f64, b: f64) -> f64 {
     use BinaryKind::*;
-    let nan = a.is_nan() || b.is_nan();
     match kind {
         Add => a + b,
         Sub => a - b,
@@ -249,20 +271,10 @@ pub(crate) fn floats(kind: BinaryKind, a: f64, b: f64) -> f64 {
             let r = a % b;
             if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
         }
-        Min => {
-            if nan {
-                f64::NAN
-            } else {
-                a.min(b)
-            }
-        }
-        Max => {
-            if nan {
-                f64::NAN
-            } else {
-                a.max(b)
-            }
-        }
+        Min => smaller(a, b),
+
+        Max => larger(a, b),
+
         Prelu => {
             if a < 0.0 {
                 a * b

@@ -1,6 +1,7 @@
 use crate::{
     EvalError,
     data::{Wide, axis, from_ints, i64s, strided_indices},
+    elementwise::{larger, smaller},
     error::refuse,
     eval::{Operands, wrong_dtype},
 };
@@ -53,20 +54,18 @@ fn floats(kind: ReduceKind, v: impl Iterator<Item = f64> + Clone) -> f64 {
     let n = || v.clone().count() as f64;
     let sum = |f: fn(f64) -> f64| v.clone().map(f).sum::<f64>();
     // Of nothing, the largest is the least there is; one NaN makes the result NaN.
-    let extreme = |start: f64, f: fn(f64, f64) -> f64| {
-        v.clone().fold(start, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { f(a, b) })
-    };
+    let extreme = |start: f64, f: fn(f64, f64) -> f64| v.clone().fold(start, f);
     match kind {
         ReduceKind::Sum => sum(|x| x),
         ReduceKind::Mean => sum(|x| x) / n(),
-        ReduceKind::Max => extreme(f64::NEG_INFINITY, f64::max),
-        ReduceKind::Min => extreme(f64::INFINITY, f64::min),
+        ReduceKind::Max => extreme(f64::NEG_INFINITY, larger),
+        ReduceKind::Min => extreme(f64::INFINITY, smaller),
         ReduceKind::Prod => v.product(),
         ReduceKind::L1 => sum(f64::abs),
         ReduceKind::L2 => sum(|x| x * x).sqrt(),
         ReduceKind::LogSum => sum(|x| x).ln(),
         ReduceKind::LogSumExp => {
-            let max = extreme(f64::NEG_INFINITY, f64::max);
+            let max = extreme(f64::NEG_INFINITY, larger);
             // An infinite or missing maximum is the result itself.
             if !max.is_finite() { max } else { max + v.map(|x| (x - max).exp()).sum::<f64>().ln() }
         }
