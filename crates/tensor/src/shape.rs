@@ -30,7 +30,7 @@ impl Shape {
 
     /// Product of the dims. A [`Tensor`](crate::Tensor)'s shape never overflows; for others it saturates.
     pub fn numel(&self) -> usize {
-        self.checked_numel().unwrap_or(usize::MAX)
+        if self.0.contains(&0) { 0 } else { self.checked_numel().unwrap_or(usize::MAX) }
     }
 
     /// Row-major strides in elements. Empty tensors get strides too, which nothing may follow.
