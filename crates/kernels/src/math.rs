@@ -23,11 +23,36 @@ const ROUND: f32 = 12_582_912.0;
 const LN2_HI: f32 = 0.693_359_4;
 const LN2_LO: f32 = -2.121_944_4e-4;
 
+/// The larger; NaN if either is, and of two zeros the positive one, so that operand order never shows.
+#[inline(always)]
+pub(crate) fn maximum(a: f32, b: f32) -> f32 {
+    let equal = f32::from_bits(a.to_bits() & b.to_bits());
+    if a > b || a.is_nan() {
+        a
+    } else if a == b {
+        equal
+    } else {
+        b
+    }
+}
+
+/// The smaller, as [`maximum`].
+#[inline(always)]
+pub(crate) fn minimum(a: f32, b: f32) -> f32 {
+    let equal = f32::from_bits(a.to_bits() | b.to_bits());
+    if a < b || a.is_nan() {
+        a
+    } else if a == b {
+        equal
+    } else {
+        b
+    }
+}
+
 /// `x` moved into `[lo, hi]`; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn clamp(x: f32, lo: f32, hi: f32) -> f32 {
-    let y = if x < lo { lo } else { x };
-    if y > hi { hi } else { y }
+    minimum(maximum(x, lo), hi)
 }
 
 #[inline(always)]

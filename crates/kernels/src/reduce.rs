@@ -70,8 +70,8 @@ folds! {
     Plain, true, 0.0, |x| x, |a, b| a + b;
     Squares, true, 0.0, |x| x * x, |a, b| a + b;
     Magnitudes, true, 0.0, |x| x.abs(), |a, b| a + b;
-    Largest, false, f32::NEG_INFINITY, |x| x, |a, b| if a > b || a.is_nan() { a } else { b };
-    Smallest, false, f32::INFINITY, |x| x, |a, b| if a < b || a.is_nan() { a } else { b };
+    Largest, false, f32::NEG_INFINITY, |x| x, |a, b| crate::math::maximum(a, b);
+    Smallest, false, f32::INFINITY, |x| x, |a, b| crate::math::minimum(a, b);
     Times, false, 1.0, |x| x, |a, b| a * b;
 }
 

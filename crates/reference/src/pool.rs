@@ -96,6 +96,10 @@ pub(crate) fn max_pool(op: &MaxPool, x: &Operands<'_>) -> Result<Vec<Value>> {
 
 /// A row-major index of a shape as one that counts with the first axis fastest.
 fn column_major(mut at: usize, shape: &[usize]) -> usize {
+    // A window that lies in the padding of an empty input points nowhere.
+    if shape.contains(&0) {
+        return 0;
+    }
     let mut strides = vec![1; shape.len()];
     for i in 1..shape.len() {
         strides[i] = strides[i - 1] * shape[i - 1];

@@ -2,6 +2,7 @@
 
 use super::{BLOCK, GRAIN};
 use crate::error::{KernelError, at_least, exact, extent, product};
+use crate::math;
 use crate::simd::{Isa, Kernel, Level};
 use crate::threads::{Pool, Shards};
 
@@ -119,8 +120,8 @@ functions! {
     Sub, a, b => a - b;
     Mul, a, b => a * b;
     Div, a, b => a / b;
-    Max, a, b => if a > b || a.is_nan() { a } else { b };
-    Min, a, b => if a < b || a.is_nan() { a } else { b };
+    Max, a, b => math::maximum(a, b);
+    Min, a, b => math::minimum(a, b);
     Pow, a, b => if b == 2.0 { a * a } else { a.powf(b) };
     Fmod, a, b => a % b;
     Mod, a, b => {

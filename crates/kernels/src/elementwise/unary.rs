@@ -175,7 +175,7 @@ functions! {
     Erf(), x, I => math::erf::<I>(x);
     Gelu(), x, I => math::gelu::<I>(x);
     GeluTanh(), x, I => math::gelu_tanh::<I>(x);
-    Relu(), x, I => if x < 0.0 { 0.0 } else { x };
+    Relu(), x, I => if x <= 0.0 { 0.0 } else { x };
     LeakyRelu(alpha), x, I => if x < 0.0 { alpha * x } else { x };
     ThresholdedRelu(alpha), x, I => if x > alpha || x.is_nan() { x } else { 0.0 };
     Clip(lo, hi), x, I => math::clamp(x, lo, hi);
