@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 macro_rules! dtypes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $bits:literal,)*) => {
-        /// The type of a tensor's elements: all that ONNX 1.23 names.
+        /// The type of a tensor's elements: all that ONNX 1.23 names but its two 6-bit floats.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum DType { $($(#[$doc])* $variant,)* }
