@@ -170,7 +170,8 @@ fuzz_target!(|data: &[u8]| {
             let (Some(e), Value::Tensor(t)) = (&said.elements, got) else { continue };
             let Some(got) = int_elements(t) else { continue };
             for (e, got) in e.iter().zip(got) {
-                let e = e.eval(&bindings);
+                // Inference takes for granted that what an i32 tells of named sizes fits in it.
+                let e = e.eval(&bindings).filter(|e| t.dtype() != DType::I32 || i32::try_from(*e).is_ok());
                 assert!(e.is_none_or(|e| e == got), "{op:?} result {i}: {what} {e:?} but {got}; operands {values:?}");
             }
         }

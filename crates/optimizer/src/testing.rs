@@ -5,11 +5,11 @@ use crate::Numerics;
 use tensormill_ir::{
     Bindings, Graph, GraphBuilder, IrError, TensorType, Type, ValueId,
     ops::{
-        BinaryKind, Cast, Clip, Concat, Expand, Flatten, MatMul, Reduce, ReduceKind, Reshape, ShapeOf, Slice,
-        Transpose, UnaryKind, Unsqueeze, Where,
+        BinaryKind, Cast, Clip, Concat, Expand, Flatten, MatMul, Op, Reduce, ReduceKind, Reshape, ShapeOf,
+        Slice, Transpose, UnaryKind, Unsqueeze, Where,
     },
 };
-use tensormill_reference::{EvalError, EvalLimits, interpret};
+use tensormill_reference::{EvalError, EvalLimits, interpret, interpret_values};
 use tensormill_tensor::{DType, Shape, Tensor, Value};
 
 /// Numbers drawn from bytes: what a fuzzer mutates, or a seed expands to.
@@ -105,7 +105,7 @@ pub fn random_inputs(g: &Graph, bytes: &mut Bytes) -> Vec<Value> {
 }
 
 /// Compares two graphs on random inputs; says where they differ. A run that fails in the first graph
-/// may do anything in the second.
+/// may do anything in the second; where rounding may change, so may one that is ill-conditioned.
 ///
 /// # Errors
 /// The first difference, in words.
@@ -115,6 +115,9 @@ pub fn compare(a: &Graph, b: &Graph, inputs: &[Value], numerics: Numerics) -> Re
         Ok(x) => x,
         Err(EvalError::Cancelled) | Err(_) => return Ok(()),
     };
+    if numerics != Numerics::Exact && ill_conditioned(a, inputs, &limits) {
+        return Ok(());
+    }
     let y = interpret(b, inputs, &limits).map_err(|e| format!("the second graph fails: {e}"))?;
     for (o, (x, y)) in a.outputs().iter().zip(x.iter().zip(&y)) {
         let (Value::Tensor(x), Value::Tensor(y)) = (x, y) else {
@@ -126,6 +129,38 @@ pub fn compare(a: &Graph, b: &Graph, inputs: &[Value], numerics: Numerics) -> Re
         agree(x, y, numerics).map_err(|e| format!("output \"{}\": {e}", o.name))?;
     }
     Ok(())
+}
+
+/// Whether an op that jumps meets a number so near its jump that another rounding, or the other sign of a
+/// zero, may come out on the other side of it.
+fn ill_conditioned(g: &Graph, inputs: &[Value], limits: &EvalLimits<'_>) -> bool {
+    /// How far a rewrite may move a number, relative to 1.
+    const NEAR: f64 = 1e-4;
+    let at_zero: fn(f64) -> bool = |x| x.abs() < NEAR;
+    let at_integer: fn(f64) -> bool = |x| (x - x.round()).abs() < NEAR * x.abs().max(1.0);
+    let watched: Vec<(ValueId, fn(f64) -> bool)> = g
+        .nodes()
+        .filter_map(|(_, n)| {
+            let (operand, near) = match &n.op {
+                Op::Binary(b) if b.kind == BinaryKind::Div => (1, at_zero),
+                Op::Unary(u) => match u.kind {
+                    UnaryKind::Ceil => (0, at_integer),
+                    UnaryKind::Sign => (0, at_zero),
+                    _ => return None,
+                },
+                // The generator compares with zero only.
+                Op::Binary(b) if b.kind == BinaryKind::Less => (0, at_zero),
+                _ => return None,
+            };
+            Some((n.input(operand)?, near))
+        })
+        .collect();
+    let wanted: Vec<ValueId> = watched.iter().map(|w| w.0).collect();
+    let Ok(values) = interpret_values(g, inputs, &wanted, limits) else { return false };
+    values.iter().zip(&watched).any(|(v, (_, near))| {
+        let Value::Tensor(t) = v else { return false };
+        t.dtype().is_float() && t.to_f64_vec().is_ok_and(|x| x.into_iter().any(near))
+    })
 }
 
 fn agree(x: &Tensor, y: &Tensor, numerics: Numerics) -> Result<(), String> {

@@ -123,7 +123,7 @@ impl OpDef for Split {
                 d[a] = part.clone();
                 d
             });
-            let end = at.zip(part.known()).map(|(a, n)| a + n);
+            let end = at.zip(part.known()).and_then(|(a, n): (usize, usize)| a.checked_add(n));
             let cut = elements.zip(at.zip(end)).and_then(|(e, (a, b))| e.get(a..b)).map(<[Expr]>::to_vec);
             cx.output_elements(TensorType { dtype: x.dtype, dims }, cut);
             at = end;
