@@ -23,6 +23,12 @@ impl ValueId {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The value at this position; one past a graph's own names something that only the caller knows, such
+    /// as a copy that a backend makes. `None` beyond 32 bits.
+    pub fn at(index: usize) -> Option<ValueId> {
+        u32::try_from(index).ok().map(ValueId)
+    }
 }
 
 impl NodeId {
