@@ -35,7 +35,7 @@ op_attrs! {
     /// q, k, v are `[batch,heads,sequence,size]`, or `[batch,sequence,heads*size]` with the numbers of heads
     /// given. Every key head serves as many query heads as there are more of them. Query `i` stands at
     /// `p = i + offset`, where the offset is the number of past keys, or that of keys that are no padding
-    /// less that of queries. A query that may see nothing yields zeros.
+    /// less that of queries. A query that may see nothing yields zeros, unless `blind_nan`.
     ///
     /// Results: y, shaped like q; with `present` all keys and all values, `[batch,heads,sequence,size]`;
     /// with `scores` the matrix of that stage.
@@ -58,6 +58,8 @@ op_attrs! {
         present: bool = false,
         /// Which scores are a result.
         scores: AttentionScores = AttentionScores::None,
+        /// Whether a query that may see nothing yields NaN, as the softmax of nothing but minus infinity does.
+        blind_nan: bool = false,
     }
 }
 

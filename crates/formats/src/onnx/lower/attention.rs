@@ -46,6 +46,7 @@ fn attention(cx: &mut NodeCx<'_, '_>) -> Result<()> {
         right_window: window(cx, "right_window_size")?,
         present: cx.wants(1) || cx.wants(2),
         scores,
+        blind_nan: false,
     };
     let present = op.present;
     let operands: Vec<_> = (0..7).map(|i| cx.opt(i)).collect();
