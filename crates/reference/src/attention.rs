@@ -175,6 +175,7 @@ pub(crate) fn attention(op: &Attention, x: &Operands<'_>) -> Result<Vec<Value>> 
         if op.scores == AttentionScores::Biased {
             kept.extend_from_slice(&scores);
         }
+        let seen = seen || op.blind_nan;
         softmax(&mut scores, seen);
         if op.scores == AttentionScores::Softmax {
             kept.extend_from_slice(&scores);

@@ -48,4 +48,5 @@ mod trees;
 pub use error::EvalError;
 pub use eval::{Bodies, EvalLimits, eval, eval_with};
 pub use interpret::{interpret, interpret_values};
+pub use pad::pad_source;
 pub use resize::resize_weights;

@@ -17,8 +17,9 @@ fn take_or(t: &Tensor, fill: &Tensor, shape: Shape, indices: Vec<Option<usize>>)
     take(&all, shape, &indices.into_iter().map(|i| i.unwrap_or(n)).collect::<Vec<_>>())
 }
 
-/// The place of x that stands at `p`, counted from x's first; `None` for the constant.
-fn source(mode: PadMode, p: i64, n: i64) -> Option<i64> {
+/// The place among `n` along an axis whose element padding puts at `p`, counted from the first of them;
+/// `None` for the constant. There must be a place unless it is that.
+pub fn pad_source(mode: PadMode, p: i64, n: i64) -> Option<i64> {
     if (0..n).contains(&p) {
         return Some(p);
     }
@@ -72,7 +73,9 @@ pub(crate) fn pad(op: &Pad, x: &Operands<'_>) -> Result<Tensor> {
         let n = s[a] as i64;
         let along: Vec<Option<usize>> = (0..shape[a] as i64)
             .map(|i| {
-                i.checked_sub(before[a]).and_then(|p| source(op.mode, p, n)).map(|p| p as usize * strides[a])
+                i.checked_sub(before[a])
+                    .and_then(|p| pad_source(op.mode, p, n))
+                    .map(|p| p as usize * strides[a])
             })
             .collect();
         indices =
