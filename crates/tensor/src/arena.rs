@@ -13,7 +13,7 @@ pub struct Arena(Buffer);
 impl Arena {
     /// A block of `len` zero bytes; `None` when that is beyond the address space.
     pub fn new(len: usize) -> Option<Arena> {
-        Buffer::zeroed(len).map(Arena)
+        Buffer::fresh(len).map(Arena)
     }
 
     /// Number of bytes.

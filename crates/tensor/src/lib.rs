@@ -38,6 +38,6 @@ pub use npy::{parse_npy, read_npy, write_npy};
 pub use npz::{parse_npz, read_npz, write_npz};
 pub use replace::replace_file;
 pub use shape::Shape;
-pub use storage::{ALIGNMENT, map_file};
+pub use storage::{ALIGNMENT, file_stamp, map_file, release_pages};
 pub use tensor::Tensor;
 pub use value::Value;

@@ -1,10 +1,11 @@
 use bytes::Bytes;
+use memmap2::{Mmap, MmapMut};
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     fs::File,
     path::Path,
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// Alignment of tensors that we allocate: a cache line and the widest vector register.
@@ -14,8 +15,18 @@ pub const ALIGNMENT: usize = 64;
 pub(crate) struct Buffer {
     ptr: NonNull<u8>,
     len: usize,
-    layout: Layout,
+    owner: Owner,
 }
+
+/// Whom a block goes back to.
+enum Owner {
+    Allocator(Layout),
+    /// Pages of its own, given back when the map is dropped.
+    Map(#[expect(dead_code, reason = "held for its drop")] MmapMut),
+}
+
+/// Blocks that are worth pages of their own.
+const LARGE: usize = 1 << 20;
 
 // SAFETY: a Buffer owns its block alone; bytes have no thread affinity.
 unsafe impl Send for Buffer {}
@@ -29,7 +40,20 @@ impl Buffer {
         // SAFETY: the layout has a non-zero size.
         let ptr = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Some(Buffer { ptr, len, layout })
+        Some(Buffer { ptr, len, owner: Owner::Allocator(layout) })
+    }
+
+    /// As [`Buffer::zeroed`], for a block that lives long: a large one gets fresh pages, which the system
+    /// fills with zeros when they are first touched, and large ones if it has them.
+    pub(crate) fn fresh(len: usize) -> Option<Buffer> {
+        if len < LARGE {
+            return Buffer::zeroed(len);
+        }
+        let Ok(mut map) = MmapMut::map_anon(len) else { return Buffer::zeroed(len) };
+        // Without large pages, small ones do as well.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Some(Buffer { ptr: NonNull::new(map.as_mut_ptr())?, len, owner: Owner::Map(map) })
     }
 
     /// Takes over a vector's block without copying.
@@ -40,7 +64,7 @@ impl Buffer {
         let layout = Layout::from_size_align(bytes, align_of::<T>()).expect("a live Vec's layout is valid");
         // SAFETY: a Vec's pointer is never null (dangling when it has no capacity, and then never freed).
         let ptr = unsafe { NonNull::new_unchecked(v.as_mut_ptr().cast::<u8>()) };
-        Buffer { ptr, len, layout }
+        Buffer { ptr, len, owner: Owner::Allocator(layout) }
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -56,9 +80,11 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.layout.size() > 0 {
+        if let Owner::Allocator(layout) = self.owner
+            && layout.size() > 0
+        {
             // SAFETY: the block came from the global allocator with exactly this layout.
-            unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+            unsafe { dealloc(self.ptr.as_ptr(), layout) }
         }
     }
 }
@@ -91,6 +117,84 @@ pub fn map_file(path: &Path) -> std::io::Result<Bytes> {
         return Ok(Bytes::new());
     }
     // SAFETY: the map is private and read-only; that the file must not shrink meanwhile is documented above.
-    let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
+    let map = Arc::new(unsafe { Mmap::map(&file)? });
+    let stamp = stamp(&file.metadata()?);
+    let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    maps.retain(|m| m.0.strong_count() > 0);
+    maps.push((Arc::downgrade(&map), stamp));
+    Ok(Bytes::from_owner(Mapped(map)))
+}
+
+/// A file's map; clones of its bytes share it.
+struct Mapped(Arc<Mmap>);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The files that are mapped now: what may be read again, and what tells their contents from others.
+static MAPS: Mutex<Vec<(Weak<Mmap>, Option<[u64; 5]>)>> = Mutex::new(Vec::new());
+
+/// The mapped file that the bytes are of, where in it they begin, and its stamp.
+fn mapped(bytes: &[u8]) -> Option<(Arc<Mmap>, usize, Option<[u64; 5]>)> {
+    let start = bytes.as_ptr() as usize;
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    maps.iter().find_map(|(map, stamp)| {
+        let map = map.upgrade()?;
+        let at = start.checked_sub(map.as_ptr() as usize)?;
+        (at < map.len() && bytes.len() <= map.len() - at).then_some((map, at, *stamp))
+    })
+}
+
+/// What changes whenever a file's contents do; `None` where the system does not tell, or the last change is
+/// so recent that the clock may not tell it from another.
+#[cfg(unix)]
+fn stamp(meta: &std::fs::Metadata) -> Option<[u64; 5]> {
+    use std::os::unix::fs::MetadataExt;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
+    let changed = u64::try_from(meta.ctime()).ok()?;
+    let settled = changed.checked_add(2)? < now;
+    let time = |s: i64, n: i64| (s as u64).wrapping_mul(1_000_000_000).wrapping_add(n as u64);
+    let (modified, changed) = (time(meta.mtime(), meta.mtime_nsec()), time(meta.ctime(), meta.ctime_nsec()));
+    settled.then(|| [meta.dev(), meta.ino(), meta.len(), modified, changed])
+}
+
+#[cfg(not(unix))]
+fn stamp(_: &std::fs::Metadata) -> Option<[u64; 5]> {
+    None
+}
+
+/// Numbers that tell these bytes of a mapped file from any others without reading them: the file's identity,
+/// size and times when it was mapped, and where in it they begin. `None` for bytes of another origin, and
+/// for a file that was changed just before or whose system keeps no such times.
+pub fn file_stamp(bytes: &[u8]) -> Option<[u64; 6]> {
+    let (_, at, stamp) = mapped(bytes)?;
+    let [a, b, c, d, e] = stamp?;
+    Some([a, b, c, d, e, at as u64])
+}
+
+/// Gives back the memory behind bytes of a mapped file: whole pages that lie inside them. Reading them later
+/// brings them back from the file. Bytes of any other origin stay, and so do all where the system has no way.
+///
+/// Returns whether the bytes are a mapped file's.
+pub fn release_pages(bytes: &[u8]) -> bool {
+    let Some((map, at, _)) = mapped(bytes) else { return false };
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        // Few pages are not worth the call.
+        const WORTH: usize = 64 << 10;
+        let (first, end) = (at.next_multiple_of(PAGE), (at + bytes.len()) / PAGE * PAGE);
+        if bytes.len() >= WORTH && first < end {
+            // SAFETY: the map is a file's, private and never written, so dropping its pages changes no byte
+            // that anybody reads; the range lies inside it.
+            let _ =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, end - first) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (map, at);
+    true
 }

@@ -136,6 +136,13 @@ impl Tensor {
         matches!(self.storage, Storage::Shared(_))
     }
 
+    /// Gives back the memory of elements that lie in a mapped file, until they are read again.
+    ///
+    /// Returns whether they do.
+    pub fn release(&self) -> bool {
+        matches!(&self.storage, Storage::Shared(b) if crate::storage::release_pages(b))
+    }
+
     /// The elements, when they are aligned for `T`; else (a map may start anywhere) `None`.
     ///
     /// # Errors
