@@ -4,6 +4,8 @@
 //! vectorizes. Dispatch compiles that loop once per level, inside a function that has the level's
 //! target features on.
 
+pub(crate) mod vector;
+
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

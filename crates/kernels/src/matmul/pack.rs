@@ -221,6 +221,7 @@ pub(crate) fn pack_columns(
             match width {
                 32 => copy_rows::<32>(b.data, &mut at, b.row_stride, panel),
                 16 => copy_rows::<16>(b.data, &mut at, b.row_stride, panel),
+                12 => copy_rows::<12>(b.data, &mut at, b.row_stride, panel),
                 _ => copy_rows::<8>(b.data, &mut at, b.row_stride, panel),
             }
         } else if b.row_stride == 1 && b.column_stride > 1 {
