@@ -1,0 +1,247 @@
+//! Convolution by windows of 3 by 3 in tiles of 4 by 4 outputs, after Winograd: F(4x4, 3x3).
+//!
+//! A tile's 6 by 6 inputs and the weights are taken through a small transform each, after which the
+//! convolution is a product for each of 36 places: 36 multiplications for 16 outputs instead of 144. The
+//! transform evaluates polynomials at 0, ±A, ±B and infinity.
+
+use super::conv::direct::Target;
+use super::conv::finish::{Parts, Side};
+use super::conv::panels::{Panel, Panels};
+use super::conv::rows::{self, Rows};
+use super::conv::tile::{self, Finish, MAX_ROWS, Tile};
+use crate::conv::ConvShape;
+use crate::error::KernelError;
+use crate::matmul::driver::FirstError;
+use crate::packed::Weight;
+use crate::scratch;
+use crate::threads::{Pool, Shards};
+use std::ops::Range;
+use std::ptr::null;
+use transform::Patch;
+
+mod transform;
+
+/// Outputs of a tile along an axis.
+pub(super) const SIDE: usize = 4;
+/// Inputs of a tile along an axis.
+const REACH: usize = 6;
+/// Products behind a tile.
+pub(super) const PLACES: usize = REACH * REACH;
+/// Windows of weights that are transformed together.
+const GROUP: usize = 16;
+/// Floats between the places of a buffer beyond what they need: places a power of two apart would share
+/// the same few lines of the first-level cache.
+const APART: usize = 16;
+/// Floats of a block's transformed inputs: about half of the second-level cache.
+const REGION: usize = 112 * 1024;
+
+/// Whether the kernel computes this shape.
+pub(super) fn supports(s: &ConvShape) -> bool {
+    s.kernel == [1, 3, 3] && s.strides == [1; 3] && s.dilations[1..] == [1, 1]
+}
+
+/// Transforms and packs `[out_channels, in_channels, 3, 3]` weights.
+pub(super) fn pack<T: Weight>(pool: &Pool, s: &ConvShape, weights: &[T]) -> Result<Panels, KernelError> {
+    let windows = weights.as_chunks::<9>().0;
+    let channels = s.in_channels;
+    let level = pool.level();
+    Panels::build(pool, [PLACES, channels, s.out_channels], false, |piece| {
+        let (panel, of) = (piece.panel, piece.channels.clone());
+        // SAFETY: each place is asked for once.
+        let mut places: [&mut [f32]; PLACES] = std::array::from_fn(|place| unsafe { piece.rows(place) });
+        for (i, c) in of.enumerate() {
+            for j in (0..panel.columns).step_by(GROUP) {
+                let count = GROUP.min(panel.columns - j);
+                let first = (panel.column + j) * channels + c;
+                let group = windows[first..].iter().step_by(channels).take(count);
+                transform::weights(level, group, |place, values| {
+                    places[place][i * piece.width + j..][..count].copy_from_slice(&values[..count]);
+                });
+            }
+        }
+    })
+}
+
+/// One convolution's tiles and buffers.
+struct Run<'a> {
+    s: &'a ConvShape,
+    x: &'a [f32],
+    x_pitch: usize,
+    w: &'a Panels,
+    zeros: &'a [f32],
+    target: Target<'a>,
+    parts: &'a Parts<'a>,
+    /// Tiles of an image along both axes.
+    tiles: [usize; 2],
+    /// Floats of a tile's channels at one place, in whole vectors.
+    channels: usize,
+}
+
+/// Computes the whole output.
+pub(super) fn run(
+    pool: &Pool,
+    s: &ConvShape,
+    x: &[f32],
+    x_pitch: usize,
+    w: &Panels,
+    zeros: &[f32],
+    target: Target<'_>,
+    parts: &Parts<'_>,
+) -> Result<(), KernelError> {
+    let tiles = [s.output[1].div_ceil(SIDE), s.output[2].div_ceil(SIDE)];
+    let channels = s.in_channels.next_multiple_of(tile::lanes(w.level));
+    let run = Run { s, x, x_pitch, w, zeros, target, parts, tiles, channels };
+    let total = s.batch * tiles[0] * tiles[1];
+    let rows = tile::most_rows(w.level, 2);
+    let fit = (REGION / (PLACES * channels)).max(2 * rows) / rows * rows;
+    let blocks = total.div_ceil(fit);
+    let error = FirstError::default();
+    if blocks >= pool.threads() {
+        let blocks = blocks.next_multiple_of(pool.threads());
+        let each = total.div_ceil(blocks);
+        pool.run(total.div_ceil(each), |i| {
+            let block = i * each..((i + 1) * each).min(total);
+            error.note(run.with_inputs(block.len(), |room, apart| {
+                for (j, t) in block.clone().enumerate() {
+                    run.transform(t, room[j * channels..].as_mut_ptr(), apart);
+                }
+                error.note(run.multiply(&w.panels, block, room, apart));
+            }));
+        });
+    } else {
+        // Too few tiles for all threads: they share the transform, and then the channels.
+        for start in (0..total).step_by(fit) {
+            let block = start..(start + fit).min(total);
+            error.note(run.with_inputs(block.len(), |room, apart| {
+                let shards = Shards::new(room);
+                pool.run(block.len(), |j| {
+                    run.transform(block.start + j, shards.as_ptr().wrapping_add(j * channels), apart);
+                });
+                let each = w.panels.len().div_ceil(pool.threads());
+                pool.run(w.panels.len().div_ceil(each), |i| {
+                    let panels = &w.panels[i * each..((i + 1) * each).min(w.panels.len())];
+                    error.note(run.multiply(panels, block.clone(), room, apart));
+                });
+            }));
+        }
+    }
+    error.into_result()
+}
+
+impl Run<'_> {
+    /// Room for the transformed inputs of some tiles, and how far its places are apart.
+    fn with_inputs<R>(&self, tiles: usize, f: impl FnOnce(&mut [f32], usize) -> R) -> Result<R, KernelError> {
+        let apart = tiles * self.channels + APART;
+        scratch::with(PLACES * apart, |room| f(room, apart))
+    }
+
+    /// Image, and the output's line and pixel where a tile starts.
+    fn corner(&self, t: usize) -> [usize; 3] {
+        let [down, across] = self.tiles;
+        [t / across / down, t / across % down * SIDE, t % across * SIDE]
+    }
+
+    /// Transforms the inputs of tile `t` to the places at `to`, which nobody else touches.
+    fn transform(&self, t: usize, to: *mut f32, apart: usize) {
+        let [image, top, left] = self.corner(t);
+        let [_, height, width] = self.s.input;
+        let mut pixels = [self.zeros.as_ptr(); PLACES];
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            let y = (top + i / REACH).wrapping_sub(self.s.pads[1]);
+            let x = (left + i % REACH).wrapping_sub(self.s.pads[2]);
+            if y < height && x < width {
+                let start = ((image * height + y) * width + x) * self.x_pitch;
+                *pixel = self.x[start..start + self.s.in_channels].as_ptr();
+            }
+        }
+        // SAFETY: every pointer has the input's channels behind it, and the room has as many whole vectors
+        // at every place.
+        unsafe { transform::input(self.w.level, &pixels, self.s.in_channels, to, apart) };
+    }
+
+    /// Computes some panels' channels of a block of tiles whose inputs are transformed.
+    fn multiply(
+        &self,
+        panels: &[Panel],
+        block: Range<usize>,
+        inputs: &[f32],
+        apart: usize,
+    ) -> Result<(), KernelError> {
+        let level = self.w.level;
+        let depth = self.s.in_channels;
+        let widest = tile::most_vectors(level) * tile::lanes(level);
+        let count = block.len();
+        scratch::with(PLACES * (count * widest + APART), |room| {
+            for p in panels {
+                let width = p.vectors * tile::lanes(level);
+                let products_apart = count * width + APART;
+                let groups = count.div_ceil(tile::most_rows(level, p.vectors));
+                for place in 0..PLACES {
+                    let b = self.w.data()[p.start + place * depth * width..].as_ptr();
+                    for i in 0..groups {
+                        let rows = i * count / groups..(i + 1) * count / groups;
+                        let mut pointers = [null(); MAX_ROWS];
+                        for (pointer, row) in pointers.iter_mut().zip(rows.clone()) {
+                            *pointer = inputs[place * apart + row * self.channels..].as_ptr();
+                        }
+                        let t = Tile {
+                            rows: pointers.as_ptr(),
+                            pitch: 0,
+                            runs: 1,
+                            skip: 0,
+                            depth,
+                            b,
+                            vectors: p.vectors,
+                            from: null(),
+                            from_pitch: 0,
+                            to: room[place * products_apart + rows.start * width..].as_mut_ptr(),
+                            to_pitch: width,
+                            height: rows.len(),
+                            columns: width,
+                            finish: Finish::NONE,
+                            ahead: tile::ahead(depth * width, width, i, groups),
+                        };
+                        // SAFETY: the inputs have `depth` floats in each row, the panel as many rows at
+                        // each place, and the products room for whole rows of it.
+                        unsafe { tile::run(level, &t) };
+                    }
+                }
+                for (j, t) in block.clone().enumerate() {
+                    self.finish(t, p, room[j * width..].as_ptr(), products_apart);
+                }
+            }
+        })
+    }
+
+    /// Turns the products of one tile and panel into outputs.
+    fn finish(&self, t: usize, p: &Panel, products: *const f32, apart: usize) {
+        let [image, top, left] = self.corner(t);
+        let [_, height, width] = self.s.output;
+        let size = [(height - top).min(SIDE), (width - left).min(SIDE)];
+        let pixel = (image * height + top) * width + left;
+        let Target { out, pitch, .. } = self.target;
+        let mut side = Side::new();
+        let complete = self.parts.complete();
+        let (to, pitches) = if complete {
+            (out.as_ptr().wrapping_add(pixel * pitch + p.column), [width * pitch, pitch])
+        } else {
+            (side.tile.as_mut_ptr(), [size[1] * p.columns, p.columns])
+        };
+        let finish = self.parts.finish(pixel, p.column);
+        let patch = Patch { to, pitches, size, columns: p.columns, residual_line: width };
+        // SAFETY: the products have a row of whole vectors at every place; the patch is inside the output,
+        // where this task alone writes these channels, or fits the side buffer.
+        unsafe { transform::output(self.w.level, products, apart, &finish, &patch) };
+        let done = Rows { start: to, size, pitches, columns: p.columns };
+        // SAFETY: as above.
+        unsafe { self.parts.activate(self.w.level, done) };
+        if !complete {
+            let row = |i: usize| pixel + i / size[1] * width + i % size[1];
+            self.parts.apply_rest(self.w.level, &mut side, size[0] * size[1], p.columns, row, p.column);
+            let start = out.as_ptr().wrapping_add(pixel * pitch + p.column);
+            let to = Rows { start, size, pitches: [width * pitch, pitch], columns: p.columns };
+            // SAFETY: as above; the side buffer holds the patch.
+            unsafe { rows::copy(self.w.level, &side.tile, to) };
+        }
+    }
+}
