@@ -1,10 +1,12 @@
 //! Elementwise maps of one and two operands.
 
 mod binary;
+mod chain;
 mod select;
 mod unary;
 
 pub use binary::{BinaryOp, binary_f32, broadcast_map, broadcast_strides};
+pub use chain::chain;
 pub use select::select;
 pub use unary::{UnaryOp, unary_f32, unary_f32_inplace};
 

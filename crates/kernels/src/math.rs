@@ -55,6 +55,13 @@ pub(crate) fn clamp(x: f32, lo: f32, hi: f32) -> f32 {
     minimum(maximum(x, lo), hi)
 }
 
+/// [`clamp`] for limits that are not zero, one instruction each.
+#[inline(always)]
+fn limit(x: f32, lo: f32, hi: f32) -> f32 {
+    let x = if x < lo { lo } else { x };
+    if x > hi { hi } else { x }
+}
+
 #[inline(always)]
 fn poly<I: Isa>(x: f32, coefficients: &[f32]) -> f32 {
     let mut acc = coefficients[coefficients.len() - 1];
@@ -84,16 +91,27 @@ fn exp_parts<I: Isa>(x: f32) -> (i32, f32) {
 /// `e^x`.
 #[inline(always)]
 pub(crate) fn exp<I: Isa>(x: f32) -> f32 {
-    let (n, q) = exp_parts::<I>(clamp(x, -104.0, 89.0));
+    let (n, q) = exp_parts::<I>(limit(x, -104.0, 89.0));
     // Two factors, because `n` reaches 128 and -150.
     let half = n >> 1;
     (q + 1.0) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
+/// `e^x` for `x <= 0`, zero below the normal range; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp_of_negative<I: Isa>(x: f32) -> f32 {
+    /// Where results leave the normal range.
+    const LOWEST: f32 = -87.3;
+    let (n, q) = exp_parts::<I>(if x < LOWEST { LOWEST } else { x });
+    let scale = power_of_two(n);
+    let y = I::mul_add(q, scale, scale);
+    if x < LOWEST { 0.0 } else { y }
+}
+
 /// `e^x - 1` without cancellation near zero.
 #[inline(always)]
 pub(crate) fn expm1<I: Isa>(x: f32) -> f32 {
-    let (n, q) = exp_parts::<I>(clamp(x, -40.0, 89.0));
+    let (n, q) = exp_parts::<I>(limit(x, -40.0, 89.0));
     let half = n >> 1;
     let (a, b) = (power_of_two(half), power_of_two(n.wrapping_sub(half)));
     let big = (q + 1.0) * a * b;
@@ -197,17 +215,32 @@ pub(crate) fn erf<I: Isa>(x: f32) -> f32 {
     if a < 1.0 || x.is_nan() { small } else { large }
 }
 
+/// `(1 - erf(z)) e^(z^2)` for `z >= 0`, to 4e-7 of itself: a polynomial in `1 / (1 + 0.4 z)`, fitted at
+/// Chebyshev nodes up to where the tail underflows.
+pub(crate) const ERFCX: [f32; 9] = [
+    7.936_506e-5,
+    0.223_971_28,
+    0.241_334_13,
+    0.127_106_55,
+    0.425_617_93,
+    -0.383_218_53,
+    0.681_473_43,
+    -0.388_670_3,
+    0.072_306_05,
+];
+
+#[inline(always)]
+fn erfcx<I: Isa>(z: f32) -> f32 {
+    poly::<I>(1.0 / I::mul_add(z, 0.4, 1.0), &ERFCX)
+}
+
 /// `x/2 (1 + erf(x / sqrt 2))`.
 #[inline(always)]
 pub(crate) fn gelu<I: Isa>(x: f32) -> f32 {
-    let z = x * FRAC_1_SQRT_2;
-    let a = z.abs();
-    let half = 0.5 * x;
-    let small = I::mul_add(half, z * erf_small::<I>(z * z), half);
-    // Past 10 the tail underflows; the bound only keeps infinity out of the polynomial.
-    let tail = clamp(half, -20.0, 20.0) * erfc_large::<I>(clamp(a, 1.0, 12.0));
-    let large = if x > 0.0 { x - tail } else { tail };
-    if a < 1.0 || x.is_nan() { small } else { large }
+    // Past 12 the tail underflows; the limits only keep infinity out of it.
+    let z = limit((x * FRAC_1_SQRT_2).abs(), 0.0, 12.0);
+    let tail = limit(0.5 * x, -20.0, 20.0) * (exp::<I>(-z * z) * erfcx::<I>(z));
+    if x > 0.0 { x - tail } else { tail }
 }
 
 /// GELU's tanh form.

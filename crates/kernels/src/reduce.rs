@@ -115,12 +115,6 @@ pub(crate) fn sum_square(xs: &[f32]) -> f64 {
     row::<Squares>(xs)
 }
 
-/// Largest of a row.
-#[inline(always)]
-pub(crate) fn largest(xs: &[f32]) -> f32 {
-    run::<Largest>(xs)
-}
-
 /// Rows of `axis` elements each, one result per row.
 struct Rows<'a, F> {
     x: &'a [f32],

@@ -59,6 +59,25 @@ fn along(
     Ok(())
 }
 
+/// The largest element that is a number. A NaN makes the whole sum one, whatever is taken from it first.
+#[inline(always)]
+fn top(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 64];
+    let (chunks, rest) = x.as_chunks::<64>();
+    for chunk in chunks {
+        for (l, &x) in lanes.iter_mut().zip(chunk) {
+            *l = larger(*l, x);
+        }
+    }
+    for half in [32, 16, 8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = larger(lanes[i], lanes[i + half]);
+        }
+    }
+    rest.iter().fold(lanes[0], |a, &b| larger(a, b))
+}
+
 struct Row<'a> {
     x: &'a [f32],
     out: &'a mut [f32],
@@ -69,7 +88,7 @@ impl Kernel for Row<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let top = reduce::largest(self.x);
+        let top = top(self.x);
         self.out.iter_mut().zip(self.x).for_each(|(o, &x)| *o = math::exp::<I>(x - top));
         let total = reduce::sum(self.out) as f32;
         if self.log {

@@ -195,7 +195,7 @@ functions! {
     Ceil(), x, I => x.ceil();
     Round(), x, I => x.round_ties_even();
     Trunc(), x, I => x.trunc();
-    Sign(), x, I => if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x };
+    Sign(), x, I => if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x.abs() };
     Affine(scale, shift), x, I => I::mul_add(x, scale, shift);
 }
 
