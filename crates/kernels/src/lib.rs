@@ -12,6 +12,8 @@
 //! Instruction sets are chosen at run time ([`simd::Level`]); the environment variable `TENSORMILL_CPU`
 //! (`baseline`, `avx2`) forces a lower level than the machine has.
 
+pub mod attention;
+pub mod channels_last;
 pub mod conv;
 pub mod copy;
 pub mod elementwise;
@@ -21,6 +23,7 @@ pub mod gather;
 mod math;
 pub mod matmul;
 pub mod norm;
+pub mod packed;
 pub mod pool;
 pub mod recurrent;
 pub mod reduce;

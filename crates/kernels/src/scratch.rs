@@ -40,6 +40,19 @@ impl Buffer {
     }
 }
 
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} floats)", self.as_slice().len())
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as in `as_slice`; floats are bytes without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 64) }
+    }
+}
+
 /// Asks for large pages under memory that is yet to be touched: weights that are read from end to end wait
 /// for address translation otherwise.
 #[cfg(target_os = "linux")]

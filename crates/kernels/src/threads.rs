@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// How long an idle worker watches before it sleeps.
 const WATCH: Duration = Duration::from_micros(50);
 
+/// How long it watches while somebody is inside a [`Pool::busy`] stretch: steps that run on one thread are
+/// rarely longer, and waking a sleeper costs as much as many of them.
+const WATCH_BUSY: Duration = Duration::from_millis(1);
+
 /// Threads to split kernels over, and the instruction level those kernels use.
 ///
 /// Cloning shares the threads. One job runs at a time: a kernel that finds the threads taken, by another
@@ -75,6 +79,18 @@ impl Pool {
         }
     }
 
+    /// Says that jobs follow one another until the result is dropped: idle workers stay awake longer.
+    pub fn busy(&self) -> Busy<'_> {
+        let count = match &self.workers {
+            Workers::Own(team) => Some(&team.shared.busy),
+            _ => None,
+        };
+        if let Some(c) = count {
+            c.fetch_add(1, Ordering::Relaxed);
+        }
+        Busy(count)
+    }
+
     /// Calls `task` once for every number below `tasks`, in any order, on any thread.
     ///
     /// A panic in a task comes out of this call after all running tasks have ended.
@@ -123,6 +139,18 @@ impl Pool {
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("threads", &self.threads()).field("level", &self.level).finish()
+    }
+}
+
+/// A stretch of jobs; see [`Pool::busy`].
+#[derive(Debug)]
+pub struct Busy<'a>(Option<&'a AtomicUsize>);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(c) = self.0 {
+            c.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -175,6 +203,8 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: AtomicUsize,
+    /// Stretches of jobs that are under way.
+    busy: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
     stop: AtomicBool,
@@ -202,6 +232,7 @@ impl Team {
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
             sleepers: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -318,7 +349,8 @@ fn wait_for_epoch(s: &Shared, seen: usize) {
             }
             std::hint::spin_loop();
         }
-        if start.elapsed() > WATCH {
+        let watch = if s.busy.load(Ordering::Relaxed) > 0 { WATCH_BUSY } else { WATCH };
+        if start.elapsed() > watch {
             break;
         }
     }

@@ -204,6 +204,7 @@ impl Right for Columns<'_> {
         let done = scratch::with(len + MAX_COLUMNS, |room| match width {
             32 => self.pack_flat::<32>(depth.clone(), columns.clone(), to, room),
             16 => self.pack_flat::<16>(depth.clone(), columns.clone(), to, room),
+            12 => self.pack_flat::<12>(depth.clone(), columns.clone(), to, room),
             _ => self.pack_flat::<8>(depth.clone(), columns.clone(), to, room),
         });
         if done.is_err() {
