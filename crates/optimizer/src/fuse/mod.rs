@@ -1,5 +1,6 @@
 //! Rewrites that join nodes into one that computes them together.
 
+mod attention;
 mod conv;
 mod epilogue;
 mod gated;
@@ -8,6 +9,7 @@ mod layer_norm;
 mod product;
 mod weights;
 
+pub use attention::{Attention, AttentionOfRows};
 pub use conv::{BatchNormIntoConv, BiasIntoConv, ScaleIntoConv};
 pub use epilogue::Epilogue;
 pub use gated::{HardSwish, Mish, Swish};
@@ -29,6 +31,8 @@ pub fn patterns() -> Box<dyn Pass> {
             Box::new(Mish),
             Box::new(Normalize),
             Box::new(NormalizeBias),
+            Box::new(Attention),
+            Box::new(AttentionOfRows),
         ],
     ))
 }
