@@ -1,4 +1,5 @@
 use crate::{BackendError, PlanReport, Profile, RunError};
+use std::path::PathBuf;
 use std::sync::{Arc, atomic::AtomicBool};
 use tensormill_ir::{Graph, Node, NodeId, ValueId, infer::Inferred};
 use tensormill_tensor::Value;
@@ -34,8 +35,13 @@ pub struct CompileOptions {
     pub max_elements: usize,
     /// Iterations of all loops of one run together.
     pub max_trips: u64,
+    /// Whether convolutions may be computed by transforms that take fewer multiplications and round more:
+    /// to some 1e-5 of the largest products.
+    pub winograd: bool,
     /// Inner values that a run may ask for besides the outputs.
     pub extra_outputs: Vec<ValueId>,
+    /// A folder where prepared constants may be kept from one start to the next.
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl Default for CompileOptions {
@@ -45,7 +51,9 @@ impl Default for CompileOptions {
             max_state_bytes: 16 << 30,
             max_elements: 1 << 30,
             max_trips: 10_000_000,
+            winograd: true,
             extra_outputs: vec![],
+            cache_dir: None,
         }
     }
 }
