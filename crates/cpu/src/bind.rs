@@ -1,9 +1,13 @@
 //! From a plan and the types of a run's inputs to a layout: what is computed now, what only looks at
 //! other values, which kernel runs what is left, and where everything lies.
 
+mod chains;
+mod channels_last;
+
 use crate::exec::{self, Surroundings, aligned};
 use crate::layout::{Base, Layout, Place, Step, Typed, Work, plain};
 use crate::native::{Known, Native, Prep, prepare};
+use crate::order::Order;
 use crate::place::{Class, Classes, Kind};
 use crate::plan::Shared;
 use crate::shape;
@@ -19,14 +23,21 @@ use tensormill_tensor::{DType, Shape, Tensor, Value};
 /// Values computed while a state is made have at most this many elements in all operands and results.
 const COMPUTED_NOW: usize = 1 << 16;
 
-/// A node that runs.
+/// A node that runs, or a change of order on the way to one.
 struct Running {
     node: NodeId,
     native: Option<Native>,
     /// Whether a kernel may be prepared during the run.
     native_later: bool,
     ins: SmallVec<[Option<ValueId>; 4]>,
+    outs: SmallVec<[ValueId; 1]>,
+    /// Whether the operands and results have their channels last.
+    order: Order,
+    /// Whether it only brings a value into another order.
+    converts: bool,
 }
+
+type Operands = SmallVec<[Option<ValueId>; 4]>;
 
 struct Binder<'a> {
     shared: &'a Shared,
@@ -37,9 +48,13 @@ struct Binder<'a> {
     classes: Classes,
     running: Vec<Running>,
     report: PlanReport,
-    /// Operands of matrix products that are read through a transposition.
+    /// Operands of matrix products and attention that are read through a transposition.
     through: FxHashMap<(NodeId, usize), (ValueId, Vec<usize>)>,
     needed: Vec<bool>,
+    /// How each value lies.
+    orders: Vec<Order>,
+    /// Values in the other order, which have ids past the graph's own.
+    converted: FxHashMap<ValueId, ValueId>,
 }
 
 /// Lays a plan's graph out for inputs of these types.
@@ -62,6 +77,8 @@ pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, Backe
         report: PlanReport::default(),
         through: FxHashMap::default(),
         needed: vec![false; g.value_capacity()],
+        orders: vec![Order::Plain; g.value_capacity()],
+        converted: FxHashMap::default(),
     };
     b.check_sizes()?;
     b.mark_needed();
@@ -69,8 +86,14 @@ pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, Backe
         let bytes = b.bytes(v);
         b.classes.add(v, Class::new(Kind::Input(i), bytes));
     }
+    let chains = b.chains();
     for &id in &shared.order {
-        b.node(id);
+        match chains.ending_with(id) {
+            _ if chains.goes_on(id) => {}
+            Some(nodes) if b.chain(&nodes) => {}
+            Some(nodes) => nodes.into_iter().for_each(|id| b.node(id)),
+            None => b.node(id),
+        }
     }
     b.place()
 }
@@ -104,8 +127,8 @@ impl Binder<'_> {
         self.types[v.index()].as_ref()
     }
 
-    /// Walks from the outputs back, so that nothing runs in vain, and lets matrix products see through
-    /// transpositions.
+    /// Walks from the outputs back, so that nothing runs in vain, and lets matrix products and attention
+    /// see through transpositions.
     fn mark_needed(&mut self) {
         let g = &self.shared.graph;
         for v in &self.shared.wanted {
@@ -116,11 +139,11 @@ impl Binder<'_> {
             if !node.outputs.iter().any(|v| self.needed[v.index()]) {
                 continue;
             }
+            let readers = self.reads_strides(node);
             for (i, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
-                if matches!(node.op, Op::MatMul(_))
-                    && i < 2
-                    && let Some((source, strides)) = self.transposed(v, i)
+                if i < readers
+                    && let Some((source, strides)) = self.transposed(v, &node.op, i)
                 {
                     self.needed[source.index()] = true;
                     self.through.insert((id, i), (source, strides));
@@ -131,8 +154,37 @@ impl Binder<'_> {
         }
     }
 
-    /// What `v` transposes, with the strides of `v`'s axes in it, if a product can read it so.
-    fn transposed(&self, v: ValueId, operand: usize) -> Option<(ValueId, Vec<usize>)> {
+    /// How many of a node's first operands its kernel reads by strides.
+    fn reads_strides(&self, node: &Node) -> usize {
+        match &node.op {
+            Op::MatMul(_) => 2,
+            Op::Attention(op) => {
+                let known = |v: &Option<ValueId>| {
+                    let (dtype, shape) = self.ty((*v)?)?;
+                    let dtype = *dtype;
+                    Some(Known {
+                        dtype,
+                        shape,
+                        constant: None,
+                        known: None,
+                        strides: None,
+                        order: Order::Plain,
+                    })
+                };
+                let ins: SmallVec<[Option<Known<'_>>; 4]> = node.inputs.iter().map(known).collect();
+                let all = node.inputs.iter().zip(&ins).all(|(v, k)| v.is_some() == k.is_some());
+                if all && self.ty(node.output()).is_some() && crate::attention::runs(op, &ins) {
+                    3
+                } else {
+                    0
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// What `v` transposes, with the strides of `v`'s axes in it, if the op can read it so as this operand.
+    fn transposed(&self, v: ValueId, op: &Op, operand: usize) -> Option<(ValueId, Vec<usize>)> {
         let (_, node) = self.shared.graph.producer(v)?;
         let Op::Transpose(t) = &node.op else { return None };
         if self.shared.constants.contains_key(&v) {
@@ -146,6 +198,10 @@ impl Binder<'_> {
         }
         let dense = row_major(shape);
         let strides: Vec<usize> = shape::permutation(t, rank).iter().map(|&a| dense[a]).collect();
+        if matches!(op, Op::Attention(_)) {
+            // The elements of a head must lie together.
+            return (rank == 4 && strides[3] == 1).then_some((source, strides));
+        }
         let near = strides[rank - 2..].contains(&1);
         // Only operands with one dense axis are read well in place.
         (near || operand == 0 && shape.numel() < 4096).then_some((source, strides))
@@ -200,20 +256,13 @@ impl Binder<'_> {
         for v in ins.iter().flatten() {
             self.constant(*v);
         }
+        if self.channels_last(id, node, &ins) {
+            return;
+        }
+        let ins: Operands = ins.iter().map(|v| v.map(|v| self.in_order(id, v, Order::Plain))).collect();
         match self.native(id, node, &ins) {
             Ok(None) => self.tell(node, "alias", "the elements stay where they are", false),
-            Ok(Some(native)) => {
-                self.tell(node, native.name, native.reason.clone(), false);
-                for v in &node.outputs {
-                    let bytes = self.bytes(*v);
-                    self.classes.add(*v, Class::new(Kind::Step, bytes));
-                }
-                let mut ins = ins;
-                if let Some(i) = native.packed {
-                    ins[i] = None;
-                }
-                self.running.push(Running { node: id, native: Some(native), native_later: false, ins });
-            }
+            Ok(Some(native)) => self.runs(id, native, ins, Order::Plain),
             Err((reason, native_later)) => {
                 let view = exec::is_view(&node.op);
                 if native_later || view {
@@ -228,9 +277,39 @@ impl Binder<'_> {
                     let slot = self.classes.slots();
                     self.classes.add(*v, Class::new(Kind::Slot(slot), bytes));
                 }
-                self.running.push(Running { node: id, native: None, native_later, ins });
+                self.running.push(Running {
+                    node: id,
+                    native: None,
+                    native_later,
+                    ins,
+                    outs: node.outputs.clone(),
+                    order: Order::Plain,
+                    converts: false,
+                });
             }
         }
+    }
+
+    /// Notes that a kernel runs for the node, and that its results lie in this order.
+    fn runs(&mut self, id: NodeId, native: Native, mut ins: Operands, order: Order) {
+        let node = self.shared.graph.node(id);
+        self.tell(node, native.name, native.reason.clone(), false);
+        for v in &node.outputs {
+            let bytes = self.bytes(*v);
+            self.classes.add(*v, Class::new(Kind::Step, bytes));
+        }
+        if let Some(i) = native.packed {
+            ins[i] = None;
+        }
+        self.running.push(Running {
+            node: id,
+            native: Some(native),
+            native_later: false,
+            ins,
+            outs: node.outputs.clone(),
+            order,
+            converts: false,
+        });
     }
 
     /// Takes results whose elements inference knows.
@@ -334,6 +413,7 @@ impl Binder<'_> {
                     constant: self.shared.constants.get(&source),
                     known: self.constant_of.get(&source).map(|&i| &self.constants[i]),
                     strides: self.through.get(&(id, i)).map(|t| &t.1[..]),
+                    order: Order::Plain,
                 })
             })
             .collect();
@@ -359,6 +439,7 @@ impl Binder<'_> {
             pool: &self.shared.pool,
             weights: &self.shared.weights,
             node: Some(id.index()),
+            winograd: self.shared.options.winograd,
         };
         prepare(&prep).map(Some).map_err(|why| (why.into_owned(), false))
     }
@@ -366,13 +447,14 @@ impl Binder<'_> {
     /// Decides lifetimes and places, and writes the steps down.
     fn place(mut self) -> Result<Layout, BackendError> {
         let g = &self.shared.graph;
-        for v in &self.shared.wanted {
+        let wanted: Vec<ValueId> = self.shared.wanted.iter().map(|v| self.given_out(*v)).collect();
+        for v in &wanted {
             // An output may be a constant that no step reads.
             self.constant(*v);
             self.classes.output(*v);
         }
         for (i, r) in self.running.iter().enumerate() {
-            for v in &g.node(r.node).outputs {
+            for v in &r.outs {
                 self.classes.written(*v, i);
             }
             for v in r.ins.iter().flatten() {
@@ -395,7 +477,7 @@ impl Binder<'_> {
             );
             Typed { place, ty: self.types[v.index()].clone() }
         };
-        let outputs: Vec<Typed> = self.shared.wanted.iter().map(|v| typed(*v)).collect();
+        let outputs: Vec<Typed> = wanted.iter().map(|v| typed(*v)).collect();
         let mut results: Vec<(DType, Shape)> =
             plan.results.iter().map(|&bytes| (DType::U8, Shape::from([bytes]))).collect();
         for o in &outputs {
@@ -407,7 +489,7 @@ impl Binder<'_> {
         let mut steps = Vec::with_capacity(running.len());
         for (i, r) in running.into_iter().enumerate() {
             let ins: SmallVec<[Option<Typed>; 4]> = r.ins.iter().map(|v| v.map(typed)).collect();
-            let outs: SmallVec<[Typed; 1]> = g.node(r.node).outputs.iter().map(|v| typed(*v)).collect();
+            let outs: SmallVec<[Typed; 1]> = r.outs.iter().map(|v| typed(*v)).collect();
             let mut order: SmallVec<[usize; 1]> = (0..outs.len()).collect();
             order.sort_by_key(|&o| (outs[o].place.base, outs[o].place.offset));
             let work = match r.native {
@@ -415,10 +497,10 @@ impl Binder<'_> {
                 None => Work::Values { native: r.native_later },
             };
             let free = last.get(&i).cloned().unwrap_or_default();
-            steps.push(Step { node: r.node, work, ins, outs, order, free });
+            steps.push(Step { node: r.node, work, ins, outs, order, free, converts: r.converts });
         }
         let arena = plan.arena;
-        self.align_constants(&steps);
+        self.align_constants(&steps, &outputs);
         Ok(Layout {
             steps,
             inputs: g.inputs().iter().map(|v| self.types[v.index()].clone()).collect(),
@@ -437,10 +519,24 @@ impl Binder<'_> {
         })
     }
 
-    /// Aligns the constants that steps read. Those that kernels packed stay where the file has them.
-    fn align_constants(&mut self, steps: &[Step]) {
+    /// Aligns the constants that steps read. Those that kernels packed, or read anywhere, stay where the file
+    /// has them.
+    fn align_constants(&mut self, steps: &[Step], outputs: &[Typed]) {
         let mut read = vec![false; self.constants.len()];
-        for t in steps.iter().flat_map(|s| s.ins.iter().flatten()) {
+        let mut used = read.clone();
+        for step in steps {
+            let anywhere = match &step.work {
+                Work::Native { native, .. } => native.anywhere,
+                Work::Values { .. } => None,
+            };
+            for (at, t) in step.ins.iter().enumerate() {
+                if let Some(Base::Const(i)) = t.as_ref().map(|t| t.place.base) {
+                    used[i] = true;
+                    read[i] |= anywhere != Some(at);
+                }
+            }
+        }
+        for t in outputs {
             if let Base::Const(i) = t.place.base {
                 read[i] = true;
             }
@@ -448,6 +544,9 @@ impl Binder<'_> {
         for (v, &i) in &self.constant_of {
             if read[i] && self.shared.constants.contains_key(v) {
                 self.constants[i] = self.shared.readable(*v, &self.constants[i]);
+            } else if !read[i] && !used[i] {
+                // Folding or packing may have looked at it.
+                self.constants[i].release();
             }
         }
     }
@@ -461,8 +560,13 @@ impl Binder<'_> {
             let joined = match (&node.op, &r.native) {
                 (Op::Concat(c), Some(_)) => {
                     let out = self.ty(node.output()).map(|t| t.1.clone()).unwrap_or_default();
+                    // The axes that memory has before the one that is joined.
+                    let before: SmallVec<[usize; 6]> = match r.order {
+                        Order::Plain => (0..out.rank()).collect(),
+                        Order::ChannelsLast => crate::order::axes(out.rank()),
+                    };
                     let flat = tensormill_ir::infer::axis(c.axis, out.rank())
-                        .is_ok_and(|axis| out[..axis].iter().all(|&d| d == 1));
+                        .is_ok_and(|axis| before.iter().take_while(|&&a| a != axis).all(|&a| out[a] == 1));
                     let parts: Vec<(ValueId, usize)> =
                         r.ins.iter().flatten().map(|v| (*v, self.bytes(*v))).collect();
                     flat && self.classes.join(node.output(), &parts)
@@ -480,6 +584,7 @@ impl Binder<'_> {
                     flops: 0,
                     in_place: false,
                     packed: None,
+                    anywhere: None,
                     run: Box::new(|_| Ok(())),
                 });
                 r.ins.clear();
@@ -490,13 +595,17 @@ impl Binder<'_> {
 
     /// Lets elementwise steps overwrite an operand that nobody reads after them.
     fn reuse_operands(&mut self) -> Vec<bool> {
-        let g = &self.shared.graph;
         let mut reused = vec![false; self.running.len()];
         for (i, r) in self.running.iter().enumerate() {
             if !r.native.as_ref().is_some_and(|n| n.in_place) {
                 continue;
             }
-            let (Some(x), y) = (r.ins.first().copied().flatten(), g.node(r.node).output()) else { continue };
+            let (Some(x), Some(&y)) = (r.ins.first().copied().flatten(), r.outs.first()) else { continue };
+            // What the step also reads as another operand must stay as it is.
+            let block = |v: ValueId| self.classes.find(v).map(|f| f.0);
+            if r.ins[1..].iter().flatten().any(|&v| block(v) == block(x)) {
+                continue;
+            }
             reused[i] = self.classes.overwrite(y, x, self.bytes(y), i);
         }
         reused

@@ -37,6 +37,7 @@ impl BodyPlans {
         }
         let mut options = options.clone();
         options.extra_outputs.clear();
+        options.cache_dir = None;
         let made =
             Shared::new((**body).clone(), &options, pool).map_err(|e| EvalError::Operand(e.to_string()))?;
         let made = Arc::new(made);

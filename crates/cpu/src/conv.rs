@@ -2,8 +2,11 @@
 
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep};
+use crate::order::{Order, channels_last};
 use std::borrow::Cow;
 use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
+use tensormill_kernels::channels_last::conv as last;
+use tensormill_kernels::channels_last::depthwise::{DepthwiseWeights, depthwise};
 use tensormill_kernels::conv::{
     ConvShape, ConvTransposeShape, ConvWeights, Window, conv as conv_kernel, conv_packed,
     conv_transpose as transpose_kernel,
@@ -47,7 +50,7 @@ pub(crate) fn conv(p: &Prep<'_>, op: &Conv) -> Built {
         // Few positions may be packed for another kernel than many.
         let positions: usize = shape.output().iter().product();
         let variant = if positions <= 256 { positions } else { usize::MAX };
-        let packed = p.weights.get(p.node, "conv", variant, || {
+        let packed = p.weights.get(p.node, "conv", variant, &[t], || {
             let data = t.to_slice::<f32>().map_err(|e| e.to_string())?;
             let packed = ConvWeights::pack(p.pool.level(), &shape, &data).map_err(|e| e.to_string())?;
             let bytes = packed.bytes();
@@ -67,6 +70,77 @@ pub(crate) fn conv(p: &Prep<'_>, op: &Conv) -> Built {
             })
         })?
     };
+    native.flops = flops;
+    native.reason = format!("{:?} by {:?}", x.shape, w.shape);
+    Ok(native)
+}
+
+/// As `conv`, for an operand and a result whose channels lie innermost; the operand may also be in plain
+/// order when its channels are few. Further operands of the epilogue come in the shapes that memory has.
+pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
+    let (x, w) = operands(p)?;
+    let (weights, data) = w.weights().ok_or("weights known only at run time")?;
+    let (batch, channels, kernels) = (x.shape[0], x.shape[1], w.shape[0]);
+    let each = op.group == channels && kernels == channels && channels > 1;
+    if x.shape.len() > 4 || op.group != 1 && !each {
+        return Err("no kernel with channels last for these groups".into());
+    }
+    let axes = op.axes(&x.shape[2..], &w.shape[2..]).map_err(|e| e.0)?;
+    let windows: Vec<Window> = axes.iter().map(window).collect();
+    let shape = ConvShape::new(batch, channels, kernels, op.group, &x.shape[2..], &windows)
+        .map_err(|e| e.to_string())?;
+    let out = channels_last(p.out());
+    if shape.output_len() != out.numel() || shape.weights_len() != w.len() || out.contains(&0) {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    let rank = out.rank();
+    let bias = p.opt(2).map(|_| 2);
+    let outs = [(DType::F32, out)];
+    let memory = Prep { outs: &outs, ..*p };
+    let by_pixel = Layout { rows: rank - 2, columns: rank - 1..rank, merged: true };
+    let steps = Steps::plan(&memory, &op.epilogue, Some(&by_pixel))?.with_bias_per_column(bias);
+    let flops = shape.flops() as u64;
+    let mut native = if each {
+        let packed = p.weights.get_stored(
+            p.pool,
+            (p.node, "depthwise-channels-last", 0),
+            weights,
+            &[],
+            |packed| DepthwiseWeights::from_packed(p.pool.level(), &shape, packed),
+            || DepthwiseWeights::pack(p.pool.level(), &shape, data),
+        )?;
+        Native::new("nhwc-depthwise", move |c| {
+            steps.run(c, |out, epilogue, c| {
+                Ok(depthwise(c.pool, &shape, c.get::<f32>(0)?, &packed, out, epilogue)?)
+            })
+        })?
+    } else {
+        let algorithm = match p.winograd {
+            true => last::Algorithm::pick(p.pool.level(), &shape),
+            false => last::Algorithm::Direct,
+        };
+        let packed = p.weights.get_stored(
+            p.pool,
+            (p.node, "conv-channels-last", algorithm as usize),
+            weights,
+            &[],
+            |packed| last::ConvWeights::from_packed(p.pool.level(), &shape, algorithm, packed),
+            || last::ConvWeights::pack(p.pool, &shape, data, algorithm),
+        )?;
+        let planes = x.order == Order::Plain;
+        Native::new(packed.kernel_name(), move |c| {
+            steps.run(c, |out, epilogue, c| {
+                let x = c.get::<f32>(0)?;
+                if planes {
+                    last::conv_from_planes(c.pool, &shape, x, &packed, out, kernels, epilogue)?;
+                } else {
+                    last::conv(c.pool, &shape, x, channels, &packed, out, kernels, epilogue)?;
+                }
+                Ok(())
+            })
+        })?
+    };
+    native.packed = Some(1);
     native.flops = flops;
     native.reason = format!("{:?} by {:?}", x.shape, w.shape);
     Ok(native)

@@ -31,8 +31,8 @@ pub(crate) struct Steps {
     /// How many of them run inside the kernel.
     hot: usize,
     out: Shape,
-    /// The operand with a number per row that is added first.
-    bias: Option<usize>,
+    /// The operand that is added first, with a number per row or per column.
+    bias: Option<(usize, Lies)>,
 }
 
 /// Which axes of a result are its rows and columns, as the kernel sees them; the others are its batch.
@@ -71,8 +71,19 @@ impl Steps {
 
     /// Adds a number per row before all else.
     pub fn with_bias(mut self, operand: Option<usize>) -> Steps {
-        self.bias = operand;
+        self.bias = operand.map(|i| (i, Lies::PerRow));
         self
+    }
+
+    /// Adds a number per column before all else.
+    pub fn with_bias_per_column(mut self, operand: Option<usize>) -> Steps {
+        self.bias = operand.map(|i| (i, Lies::PerColumn));
+        self
+    }
+
+    /// Whether every step runs inside the kernel.
+    pub fn all_hot(&self) -> bool {
+        self.hot == self.steps.len()
     }
 
     /// Calls `kernel` with the result and the steps that run inside it, then applies the others.
@@ -81,9 +92,10 @@ impl Steps {
         c: &mut Call<'_, 'a>,
         kernel: impl FnOnce(&mut [f32], Epilogue<'_>, &Call<'_, 'a>) -> Result<(), Fail>,
     ) -> Result<(), Fail> {
-        let mut hot: SmallVec<[Step<'a>; 4]> = SmallVec::new();
-        if let Some(bias) = self.bias {
-            hot.push(Step::bias_rows(c.get::<f32>(bias)?));
+        let mut hot: SmallVec<[Step<'a>; 16]> = SmallVec::new();
+        if let Some((bias, lies)) = self.bias {
+            let bias = c.get::<f32>(bias)?;
+            hot.push(if lies == Lies::PerRow { Step::bias_rows(bias) } else { Step::bias_columns(bias) });
         }
         for step in &self.steps[..self.hot] {
             hot.push(match step {
@@ -100,11 +112,11 @@ impl Steps {
                 }
             });
         }
-        let (pool, ins) = (c.pool, c.ins);
+        let (pool, ins, in_place) = (c.pool, c.ins, c.in_place);
         let (first, _) = c.outs.split_at_mut(1);
         let bytes: &mut [u8] = &mut *first[0];
         let out = arena::elements_mut::<f32>(bytes).ok_or_else(|| Fail("a result is not aligned".into()))?;
-        let rest = Call { pool, ins, outs: &mut [], in_place: false };
+        let rest = Call { pool, ins, outs: &mut [], in_place };
         kernel(out, Epilogue::new(&hot), &rest)?;
         for step in &self.steps[self.hot..] {
             self.apart(step, out, ins, &rest)?;

@@ -1,6 +1,7 @@
 //! Running one op on tensors of its own: by a native kernel prepared on the spot, else by the reference.
 
 use crate::native::{Call, Fail, Known, Prep, View, Weights, prepare};
+use crate::order::Order;
 use smallvec::SmallVec;
 use tensormill_ir::infer::{self, Fact, MAX_ELEMENTS};
 use tensormill_ir::{Expr, Type, ops::Op};
@@ -73,10 +74,19 @@ fn natively(
                 constant: (s.constant)(i).then_some(t),
                 known: (t.len() <= LOOKED_AT).then_some(t),
                 strides: None,
+                order: Order::Plain,
             })
         })
         .collect();
-    let prep = Prep { op, ins: &known, outs: &outs, pool: s.pool, weights: s.weights, node: s.node };
+    let prep = Prep {
+        op,
+        ins: &known,
+        outs: &outs,
+        pool: s.pool,
+        weights: s.weights,
+        node: s.node,
+        winograd: false,
+    };
     let native = prepare(&prep).ok()?;
     let mut results = SmallVec::<[Tensor; 1]>::new();
     for (dtype, shape) in &outs {

@@ -57,6 +57,8 @@ pub(crate) struct Step {
     pub order: SmallVec<[usize; 1]>,
     /// Slots that nobody reads after this step.
     pub free: SmallVec<[usize; 1]>,
+    /// Whether it only brings a value of the node's into another order.
+    pub converts: bool,
 }
 
 /// A graph laid out for inputs of concrete types.

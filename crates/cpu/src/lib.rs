@@ -6,9 +6,12 @@
 //! with a fixed size a fixed place in one arena. What no kernel computes goes through
 //! [`tensormill_reference`]; the plan's report says so.
 
+mod attention;
 mod bind;
+mod cache;
 mod control;
 mod conv;
+mod convert;
 mod elementwise;
 mod epilogue;
 mod exec;
@@ -17,6 +20,7 @@ mod layout;
 mod matmul;
 mod native;
 mod norm;
+mod order;
 mod pad;
 mod place;
 mod plan;

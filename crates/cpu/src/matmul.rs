@@ -3,6 +3,7 @@
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep, Sizes};
 use tensormill_ir::ops::MatMul;
+use tensormill_kernels::channels_last::linear::{LinearWeights, linear};
 use tensormill_kernels::copy::row_major;
 use tensormill_kernels::matmul::{
     BatchItem, BatchShape, MatRef, PackedB, matmul as product, matmul_batch, matmul_packed,
@@ -143,10 +144,29 @@ fn large(
     a: (usize, usize),
     b: (usize, usize),
 ) -> Built {
-    if let Some(t) = kb.constant
+    if let Some((t, data)) = kb.weights()
         && t.byte_len() <= LARGEST_PACKED
     {
-        let packed = p.weights.get(p.node, "matmul-b", 0, || {
+        if a.1 == 1 || k == 1 {
+            let matrix = MatRef::new(data, k, n, b.0, b.1).map_err(|e| e.to_string())?;
+            let packed = p.weights.get_stored(
+                p.pool,
+                (p.node, "linear", 0),
+                t,
+                &[k, n, b.0, b.1],
+                |packed| LinearWeights::from_packed(p.pool.level(), k, n, packed),
+                || LinearWeights::pack(p.pool, matrix),
+            )?;
+            let mut native = Native::new("linear", move |c| {
+                steps.run(c, |out, epilogue, c| {
+                    Ok(linear(c.pool, m, c.get::<f32>(0)?, a.0, &packed, out, epilogue)?)
+                })
+            })?;
+            native.reason = format!("{m}x{k}x{n}, constant right operand");
+            native.packed = Some(1);
+            return Ok(native);
+        }
+        let packed = p.weights.get(p.node, "matmul-b", 0, &[t], || {
             let data = t.to_slice::<f32>().map_err(|e| e.to_string())?;
             let matrix = MatRef::new(&data, k, n, b.0, b.1).map_err(|e| e.to_string())?;
             let packed = PackedB::pack_on(p.pool, matrix).map_err(|e| e.to_string())?;

@@ -5,13 +5,18 @@
 //! Steps of fixed sizes prepare when their state is made, those of sizes known only later while they run;
 //! both run the same closures.
 
+use crate::cache::{Cache, Source};
+use crate::order::Order;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::any::Any;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tensormill_ir::ops::Op;
-use tensormill_kernels::{KernelError, threads::Pool};
+use tensormill_kernels::channels_last::{
+    conv::ConvWeights, depthwise::DepthwiseWeights, linear::LinearWeights,
+};
+use tensormill_kernels::{KernelError, packed::Packed, threads::Pool};
 use tensormill_tensor::{DType, Element, Shape, Tensor, TensorError, arena};
 
 /// Why a step failed.
@@ -83,6 +88,8 @@ pub(crate) struct Native {
     pub in_place: bool,
     /// A constant operand that the kernel keeps in packed form: runs need not have it.
     pub packed: Option<usize>,
+    /// An operand that need not be aligned for its elements.
+    pub anywhere: Option<usize>,
     pub run: Run,
 }
 
@@ -97,6 +104,7 @@ impl Native {
             flops: 0,
             in_place: false,
             packed: None,
+            anywhere: None,
             run: Box::new(run),
         })
     }
@@ -123,6 +131,8 @@ pub(crate) struct Known<'a> {
     /// Where the operand is a transposition that the kernel reads by strides: elements from one place to
     /// the next along each axis.
     pub strides: Option<&'a [usize]>,
+    /// How the elements lie.
+    pub order: Order,
 }
 
 impl Known<'_> {
@@ -133,6 +143,11 @@ impl Known<'_> {
     /// The elements of a constant of integers.
     pub fn ints(&self) -> Option<Vec<i64>> {
         self.known.filter(|t| t.len() <= 65_536)?.to_i64_vec().ok()
+    }
+
+    /// The floats of a constant, wherever they lie.
+    pub fn weights(&self) -> Option<(&Tensor, &[[u8; 4]])> {
+        self.constant.filter(|t| t.dtype() == DType::F32).map(|t| (t, t.bytes().as_chunks().0))
     }
 
     /// The only element of a constant, as f32.
@@ -151,6 +166,8 @@ pub(crate) struct Prep<'a> {
     pub weights: &'a Weights,
     /// Names the node in the cache of packed weights; `None` outside a plan.
     pub node: Option<usize>,
+    /// Whether convolutions may round more for fewer multiplications.
+    pub winograd: bool,
 }
 
 impl<'a> Prep<'a> {
@@ -179,37 +196,137 @@ impl<'a> Prep<'a> {
     }
 }
 
+/// Weights that can be put together from what they packed earlier.
+pub(crate) trait Stored: Any + Send + Sync {
+    /// What to store.
+    fn packed(&self) -> &Packed;
+}
+
+impl Stored for LinearWeights {
+    fn packed(&self) -> &Packed {
+        LinearWeights::packed(self)
+    }
+}
+
+impl Stored for ConvWeights {
+    fn packed(&self) -> &Packed {
+        ConvWeights::packed(self)
+    }
+}
+
+impl Stored for DepthwiseWeights {
+    fn packed(&self) -> &Packed {
+        DepthwiseWeights::packed(self)
+    }
+}
+
+/// Packed weights in memory.
+struct Held {
+    weights: Arc<dyn Any + Send + Sync>,
+    bytes: usize,
+    /// What the cache on disk is to keep, with its sum if it came from there.
+    stored: Option<(Source, Packed, Option<u64>)>,
+}
+
+/// A node's weights for a kernel: node, kind and variant.
+type Slot = (usize, &'static str, usize);
+
 /// Weights packed once for all states of a plan.
 #[derive(Default)]
-pub(crate) struct Weights(
-    Mutex<FxHashMap<(usize, &'static str, usize), (Arc<dyn Any + Send + Sync>, usize)>>,
-);
+pub(crate) struct Weights {
+    held: Mutex<FxHashMap<Slot, Held>>,
+    pub cache: Option<Cache>,
+}
 
 impl Weights {
-    /// The packed form `kind` and `variant` of a node's weights; made by `pack`, which also tells its size in bytes.
+    fn held(&self) -> MutexGuard<'_, FxHashMap<Slot, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found<T: Any + Send + Sync>(held: &FxHashMap<Slot, Held>, slot: &Slot) -> Option<Arc<T>> {
+        held.get(slot)?.weights.clone().downcast::<T>().ok()
+    }
+
+    /// The packed form `kind` and `variant` of a node's weights; made by `pack`, which also tells its size in
+    /// bytes. The memory of weights that lie in a mapped file is given back.
     pub fn get<T: Any + Send + Sync, E>(
         &self,
         node: Option<usize>,
         kind: &'static str,
         variant: usize,
+        from: &[&Tensor],
         pack: impl FnOnce() -> Result<(T, usize), E>,
     ) -> Result<Arc<T>, E> {
         let Some(node) = node else { return pack().map(|p| Arc::new(p.0)) };
-        let mut cache = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((found, _)) = cache.get(&(node, kind, variant))
-            && let Ok(found) = found.clone().downcast::<T>()
-        {
+        let mut held = self.held();
+        let slot = (node, kind, variant);
+        if let Some(found) = Self::found(&held, &slot) {
             return Ok(found);
         }
         let (made, bytes) = pack()?;
+        for t in from {
+            t.release();
+        }
         let made = Arc::new(made);
-        cache.insert((node, kind, variant), (made.clone(), bytes));
+        held.insert(slot, Held { weights: made.clone(), bytes, stored: None });
         Ok(made)
+    }
+
+    /// As [`Weights::get`], for weights that the cache on disk may have: `restore` puts them together, if they
+    /// were packed from the same tensor for the same `sizes`.
+    pub fn get_stored<T: Stored>(
+        &self,
+        pool: &Pool,
+        (node, kind, variant): (Option<usize>, &'static str, usize),
+        from: &Tensor,
+        sizes: &[usize],
+        restore: impl FnOnce(Packed) -> Result<T, KernelError>,
+        pack: impl FnOnce() -> Result<T, KernelError>,
+    ) -> Result<Arc<T>, String> {
+        let text = |e: KernelError| e.to_string();
+        let Some(node) = node else { return pack().map(Arc::new).map_err(text) };
+        let mut held = self.held();
+        let slot = (node, kind, variant);
+        if let Some(found) = Self::found(&held, &slot) {
+            return Ok(found);
+        }
+        let cache = self.cache.as_ref();
+        let source = cache.map(|_| Source::of(pool, node, kind, variant, from, sizes));
+        let found = cache.zip(source.as_ref()).and_then(|(cache, source)| {
+            let (packed, sum) = cache.get(pool, source)?;
+            Some((restore(packed).ok()?, Some(sum)))
+        });
+        let (made, sum) = match found {
+            Some(found) => found,
+            None => (pack().map_err(text)?, None),
+        };
+        from.release();
+        let made = Arc::new(made);
+        let packed = made.packed().clone();
+        let bytes = packed.bytes().len();
+        let stored = source.map(|source| (source, packed, sum));
+        held.insert(slot, Held { weights: made.clone(), bytes, stored });
+        Ok(made)
+    }
+
+    /// Brings the cache on disk up to date, if anything was packed that it does not have.
+    pub fn save(&self, pool: &Pool) {
+        let Some(cache) = &self.cache else { return };
+        let mut held = self.held();
+        let stored: Vec<_> = held.values_mut().filter_map(|h| h.stored.as_mut()).collect();
+        if stored.iter().all(|s| s.2.is_some()) {
+            return;
+        }
+        let summed = stored.into_iter().map(|(source, packed, sum)| {
+            let sum = *sum.get_or_insert_with(|| crate::cache::sum(pool, packed));
+            (*source, packed.clone(), sum)
+        });
+        cache.save(pool, summed);
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().map(|v| v.1).sum()
+        self.held().values().map(|h| h.bytes).sum()
     }
 }
 
@@ -259,6 +376,7 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::Clip(_) => crate::elementwise::clip(p),
         Op::Cast(_) => crate::elementwise::cast(p),
         Op::MatMul(m) => crate::matmul::matmul(p, m),
+        Op::Attention(o) => crate::attention::attention(p, o),
         Op::Reduce(r) => crate::reduce::reduce(p, r),
         Op::ArgReduce(r) => crate::reduce::arg_reduce(p, r),
         Op::Transpose(t) => crate::shape::transpose(p, t),

@@ -1,13 +1,11 @@
-//! Padding with one value.
+//! Padding with one value, or with elements of the operand.
 
 use crate::native::{Built, Native, Prep, by_size};
 use tensormill_ir::ops::{Pad, PadMode};
 use tensormill_kernels::copy::{Source, Target, copy_strided, row_major};
+use tensormill_reference::pad_source;
 
 pub(crate) fn pad(p: &Prep<'_>, op: &Pad) -> Built {
-    if op.mode != PadMode::Constant {
-        return Err("no kernel for this mode of padding".into());
-    }
     let x = p.get(0)?;
     let rank = x.shape.len();
     let pads = p.get(1)?.ints().ok_or("sizes known only at run time")?;
@@ -20,6 +18,9 @@ pub(crate) fn pad(p: &Prep<'_>, op: &Pad) -> Built {
         return Err("padding that cuts".into());
     }
     let out = p.out();
+    if op.mode != PadMode::Constant {
+        return continued(p, op.mode, &axes, &pads);
+    }
     let to = row_major(out);
     let mut offset = 0;
     for (i, &axis) in axes.iter().enumerate() {
@@ -35,5 +36,37 @@ pub(crate) fn pad(p: &Prep<'_>, op: &Pad) -> Built {
         out.fill(value);
         let (source, target) = (Source { offset: 0, strides: &from }, Target { offset, strides: &to });
         Ok(copy_strided(pool, &dims, x, source, out, target)?)
+    }))
+}
+
+/// Padding that goes on with elements of the operand: a table of rows, and one of places in a row.
+fn continued(p: &Prep<'_>, mode: PadMode, axes: &[usize], pads: &[i64]) -> Built {
+    let (x, out) = (p.get(0)?, p.out());
+    if x.len() == 0 || out.contains(&0) || out.rank() == 0 {
+        return Err("an empty operand".into());
+    }
+    let own = row_major(x.shape);
+    // For each axis where each place of the result comes from, as elements to skip.
+    let along = |axis: usize| -> Option<Vec<usize>> {
+        let before = axes.iter().position(|&a| a == axis).map_or(0, |i| pads[i]);
+        let place = |i: i64| pad_source(mode, i - before, x.shape[axis] as i64);
+        (0..out[axis] as i64).map(|i| Some(place(i)? as usize * own[axis])).collect()
+    };
+    let last = out.rank() - 1;
+    let mut rows = vec![0usize];
+    for axis in 0..last {
+        let along = along(axis).ok_or("a place outside the operand")?;
+        rows = rows.iter().flat_map(|r| along.iter().map(move |a| r + a)).collect();
+    }
+    let places = along(last).ok_or("a place outside the operand")?;
+    by_size!(x.dtype.size().unwrap_or(0), T => Native::new("pad-continued", move |c| {
+        let x = c.get::<T>(0)?;
+        for (row, out) in rows.iter().zip(c.out::<T>(0)?.chunks_exact_mut(places.len())) {
+            let x = x.get(*row..).unwrap_or_default();
+            for (o, &at) in out.iter_mut().zip(&places) {
+                *o = x.get(at).copied().unwrap_or_default();
+            }
+        }
+        Ok(())
     }))
 }

@@ -56,6 +56,9 @@ impl Classes {
         if let Kind::Slot(i) = class.kind {
             self.slots = self.slots.max(i + 1);
         }
+        if self.of.len() <= v.index() {
+            self.of.resize(v.index() + 1, None);
+        }
         self.of[v.index()] = Some((self.all.len(), 0, class.bytes));
         self.all.push(class);
     }
@@ -67,6 +70,9 @@ impl Classes {
 
     /// Makes `v` a part of what `of` lies in.
     pub fn alias(&mut self, v: ValueId, of: ValueId, offset: usize, bytes: usize) {
+        if self.of.len() <= v.index() {
+            self.of.resize(v.index() + 1, None);
+        }
         self.of[v.index()] = self.of[of.index()].map(|(class, at, _)| (class, at + offset, bytes));
     }
 

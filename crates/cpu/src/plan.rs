@@ -1,6 +1,7 @@
 //! The plan: a graph with its constants prepared, from which states are made.
 
 use crate::bind::bind;
+use crate::cache::Cache;
 use crate::control::BodyPlans;
 use crate::exec::{self, Surroundings, aligned};
 use crate::native::Weights;
@@ -76,6 +77,9 @@ impl Shared {
             report: Mutex::new(None),
         };
         shared.fold();
+        if let Some(folder) = &options.cache_dir {
+            shared.weights.cache = Some(Cache::open(folder, &shared.graph, pool));
+        }
         Ok(shared)
     }
 
@@ -139,7 +143,23 @@ impl Shared {
     /// A constant as kernels read it; a copy, if it takes one, is shared by all states.
     pub fn readable(&self, v: ValueId, t: &Tensor) -> Tensor {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.entry(v).or_insert_with(|| aligned(t)).clone()
+        let copy = || {
+            let copy = aligned(t);
+            if !std::ptr::eq(copy.bytes(), t.bytes()) {
+                t.release();
+            }
+            copy
+        };
+        read.entry(v).or_insert_with(copy).clone()
+    }
+
+    /// Bytes of constants in memory: all but those of a mapped file that only packing reads.
+    fn constants_held(&self) -> usize {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = |(v, t): (&ValueId, &Tensor)| {
+            read.get(v).map_or_else(|| if t.release() { 0 } else { t.byte_len() }, Tensor::byte_len)
+        };
+        self.constants.iter().map(held).sum()
     }
 
     /// Keeps the newest layout's report.
@@ -229,8 +249,7 @@ impl Plan for CpuPlan {
             };
             [1, 64, 224, 16, 7].into_iter().find_map(try_size).unwrap_or_else(|| unsized_report(g))
         });
-        let kept: usize = self.0.constants.values().map(Tensor::byte_len).sum();
-        report.constant_bytes = kept + self.0.weights.bytes();
+        report.constant_bytes = self.0.constants_held() + self.0.weights.bytes();
         report
     }
 

@@ -100,7 +100,7 @@ fn layer(p: &Prep<'_>, cell: Cell, direction: Direction, clip: bool) -> Built {
     let packed = constant
         .map(|(w, r, b)| {
             let many = usize::from(batch > FEW) + 2 * usize::from(steps.saturating_mul(batch) > FEW);
-            p.weights.get(p.node, "recurrent", many, || {
+            p.weights.get(p.node, "recurrent", many, &[w, r], || {
                 let (w, r) = (w.to_slice::<f32>(), r.to_slice::<f32>());
                 let b = b.map(|b| b.to_slice::<f32>()).transpose();
                 let (w, r, b) = (

@@ -2,6 +2,7 @@
 
 use crate::native::{Built, Native, Prep, Sizes};
 use tensormill_ir::ops::{ArgReduce, Reduce, ReduceKind};
+use tensormill_kernels::channels_last::pool::global_average;
 use tensormill_kernels::reduce::{ReduceOp, reduce as reduce_kernel};
 use tensormill_tensor::DType;
 
@@ -47,6 +48,26 @@ pub(crate) fn reduce(p: &Prep<'_>, op: &Reduce) -> Built {
     let mut native = Native::new("reduce", move |c| {
         let (pool, x) = (c.pool, c.get::<f32>(0)?);
         Ok(reduce_kernel(pool, kind, x, sizes, c.out::<f32>(0)?)?)
+    })?;
+    native.flops = x.len() as u64;
+    Ok(native)
+}
+
+/// The mean over all pixels of an operand whose channels lie innermost.
+pub(crate) fn mean_of_pixels(p: &Prep<'_>, op: &Reduce) -> Built {
+    p.need(0, DType::F32)?;
+    let x = p.get(0)?;
+    let axes = p.get(1)?.ints().ok_or("axes known only at run time")?;
+    let mut axes = tensormill_ir::infer::axes(&axes, x.shape.len()).map_err(|e| e.0)?;
+    axes.sort_unstable();
+    if op.kind != ReduceKind::Mean || !axes.iter().copied().eq(2..x.shape.len()) {
+        return Err("not a mean over pixels".into());
+    }
+    let (batch, channels) = (x.shape[0], x.shape[1]);
+    let pixels: usize = x.shape[2..].iter().product();
+    let mut native = Native::new("nhwc-mean", move |c| {
+        let (pool, x) = (c.pool, c.get::<f32>(0)?);
+        Ok(global_average(pool, batch, pixels, channels, x, c.out::<f32>(0)?)?)
     })?;
     native.flops = x.len() as u64;
     Ok(native)

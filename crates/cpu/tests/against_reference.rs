@@ -1,76 +1,15 @@
 //! Random graphs, ops over random shapes, sizes known only at run time: all as the reference computes them.
 
+mod common;
+
+use common::{f32s, graph, near, run, same, types};
 use proptest::prelude::*;
 use std::sync::Arc;
 use tensormill_backend::{Backend, CompileOptions, Io, Plan, RunError};
 use tensormill_cpu::{CpuBackend, Pool, ReferenceBackend};
-use tensormill_ir::{Graph, Type, infer::Inferred, text};
+use tensormill_ir::{Type, text};
 use tensormill_optimizer::testing::{Bytes, random_graph, random_inputs};
 use tensormill_tensor::{DType, Tensor, Value};
-
-fn types(inputs: &[Value]) -> Vec<Inferred> {
-    inputs.iter().map(|v| Inferred { ty: Type::of(v).unwrap(), elements: None }).collect()
-}
-
-fn run(plan: &dyn Plan, inputs: &[Value]) -> Result<Vec<Value>, String> {
-    let mut state = plan.state(&types(inputs)).map_err(|e| e.to_string())?;
-    let mut first = vec![];
-    for again in 0..2 {
-        let mut outputs = vec![];
-        let mut io = Io { inputs, outputs: &mut outputs, profile: None, cancel: None };
-        state.run(&mut io).map_err(|e| e.to_string())?;
-        if again == 0 {
-            first = outputs;
-        } else {
-            // A second run of one state starts from nothing that the first left.
-            for (a, b) in first.iter().zip(&outputs) {
-                assert!(a.same_bits(b), "a second run differs");
-            }
-        }
-    }
-    Ok(first)
-}
-
-fn near(a: &Value, b: &Value) -> Result<(), String> {
-    let (Value::Tensor(a), Value::Tensor(b)) = (a, b) else {
-        return if a.same_bits(b) { Ok(()) } else { Err("values differ".into()) };
-    };
-    if a.dtype() != b.dtype() || a.shape() != b.shape() {
-        return Err(format!("{a:?} and {b:?}"));
-    }
-    if a.dtype() != DType::F32 {
-        return if a.same_bits(b) { Ok(()) } else { Err(format!("{a:?} differ")) };
-    }
-    let (p, q) = (a.to_f64_vec().unwrap(), b.to_f64_vec().unwrap());
-    let largest = p.iter().filter(|v| v.is_finite()).fold(1f64, |m, v| m.max(v.abs()));
-    for (i, (x, y)) in p.iter().zip(&q).enumerate() {
-        let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 2e-5 * largest;
-        if !same {
-            return Err(format!("element {i}: {x:e} and {y:e}"));
-        }
-    }
-    Ok(())
-}
-
-fn same(g: &Graph, inputs: &[Value], threads: usize) -> Result<(), String> {
-    let options = CompileOptions::default();
-    let expected = run(&*ReferenceBackend.compile(g.clone(), &options).unwrap(), inputs);
-    let Ok(expected) = expected else { return Ok(()) };
-    let plan = CpuBackend::new(Pool::new(threads).unwrap()).compile(g.clone(), &options).unwrap();
-    let got = run(&*plan, inputs)?;
-    assert_eq!(expected.len(), got.len());
-    expected.iter().zip(&got).try_for_each(|(a, b)| near(a, b))
-}
-
-fn f32s(shape: &[usize], seed: usize) -> Value {
-    let n: usize = shape.iter().product();
-    let v = (0..n).map(|i| (((i + seed) * 7919) % 1021) as f32 / 510.0 - 0.9).collect();
-    Tensor::from_vec(shape, v).unwrap().into()
-}
-
-fn graph(source: &str) -> Graph {
-    text::parse(source).unwrap_or_else(|e| panic!("{e}\n{source}"))
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
@@ -114,6 +53,45 @@ fn transposed_operands_are_read_in_place() {
     same(&g, &inputs, 2).unwrap();
     let plan = CpuBackend::new(Pool::serial()).compile(g, &CompileOptions::default()).unwrap();
     assert_eq!(plan.report().nodes.len(), 1, "{}", plan.report());
+}
+
+#[test]
+fn padding_continues_with_the_operand() {
+    use tensormill_ir::{GraphBuilder, ops};
+    for mode in [ops::PadMode::Edge, ops::PadMode::Reflect, ops::PadMode::Wrap] {
+        for (shape, pads) in
+            [(&[5][..], &[3, 4][..]), (&[2, 3, 4], &[1, 0, 2, 3, 1, 5]), (&[1, 2], &[2, 1, 0, 3])]
+        {
+            let mut b = GraphBuilder::new("pad");
+            let dims: Vec<_> = shape.iter().map(|&d: &usize| d.into()).collect();
+            let x = b.input("x", Type::tensor(DType::F32, dims)).unwrap();
+            let pads = b.ints(pads).unwrap();
+            let y = b.op(ops::Pad { mode }, &[x, pads]).unwrap();
+            b.output("y", y).unwrap();
+            let g = b.finish().unwrap();
+            same(&g, &[f32s(shape, 3)], 1).unwrap();
+            let plan = CpuBackend::new(Pool::serial()).compile(g, &CompileOptions::default()).unwrap();
+            assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
+        }
+    }
+}
+
+#[test]
+fn functions_in_a_row_are_one_step() {
+    let g = graph(
+        "graph @g(%x: f32[N,70], %b: f32[70]) -> (%w) {
+  %y: f32[N,70] = tanh %x
+  %z: f32[N,70] = sub %b, %y
+  %w: f32[N,70] = mul %z, %x
+}
+",
+    );
+    for rows in [1, 3, 200] {
+        same(&g, &[f32s(&[rows, 70], 0), f32s(&[70], 1)], 2).unwrap();
+    }
+    let plan = CpuBackend::new(Pool::serial()).compile(g, &CompileOptions::default()).unwrap();
+    let report = plan.report();
+    assert!(report.nodes.iter().all(|n| n.kernel == "chain"), "{report}");
 }
 
 #[test]

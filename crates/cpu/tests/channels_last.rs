@@ -1,0 +1,165 @@
+//! Image networks, whose values change their order on the way: all as the reference computes them, whatever
+//! the plan decides about layouts.
+
+mod common;
+
+use common::same;
+use proptest::prelude::*;
+use tensormill_backend::{Backend, CompileOptions};
+use tensormill_cpu::{CpuBackend, Pool};
+use tensormill_ir::{
+    Graph, GraphBuilder, IrError, TensorType, Type, ValueId,
+    ops::{
+        AveragePool, BinaryKind, Concat, Conv, CoordinateMode, Flatten, MaxPool, Reduce, ReduceKind, Resize,
+        ResizeMode, Softmax, Split, Transpose, UnaryKind,
+    },
+};
+use tensormill_optimizer::{OptOptions, Pipeline, testing::Bytes};
+use tensormill_tensor::{DType, Shape, Value};
+
+fn shape(b: &GraphBuilder, v: ValueId) -> Vec<usize> {
+    let dims = b.ty(v).as_tensor().and_then(|t: &TensorType| t.static_shape());
+    dims.map(|s| s.to_vec()).unwrap_or_default()
+}
+
+/// A node over images; `None` when what was drawn does not fit.
+fn layer(b: &mut GraphBuilder, images: &[ValueId], bytes: &mut Bytes) -> Result<Option<ValueId>, IrError> {
+    let x = images[images.len() - 1 - bytes.below(images.len().min(3))];
+    let dims = shape(b, x);
+    let [n, c, h, w] = dims[..] else { return Ok(None) };
+    let made = match bytes.below(16) {
+        0..=3 => {
+            let each = bytes.below(4) == 0 && c > 1;
+            let (group, kernels) = if each { (c, c) } else { (1, [16, 20, 3, 33][bytes.below(4)]) };
+            let kernel = [1 + bytes.below(3), 1 + bytes.below(3)];
+            let weights = bytes.tensor(DType::F32, &Shape::from([kernels, c / group, kernel[0], kernel[1]]));
+            let weights = b.constant(weights)?;
+            let op = Conv {
+                strides: vec![1 + bytes.below(2), 1 + bytes.below(2)],
+                dilations: vec![1, 1 + bytes.below(2)],
+                pads: (0..4).map(|_| bytes.below(2)).collect(),
+                group,
+                ..Conv::default()
+            };
+            if bytes.below(2) == 1 {
+                let bias = b.constant(bytes.tensor(DType::F32, &Shape::from([kernels])))?;
+                b.op(op, &[x, weights, bias])
+            } else {
+                b.op(op, &[x, weights])
+            }
+        }
+        4 | 5 => b.unary([UnaryKind::Relu, UnaryKind::Sigmoid, UnaryKind::Neg][bytes.below(3)], x),
+        6 | 7 => {
+            let y = images.iter().rev().copied().find(|y| *y != x && shape(b, *y) == dims).unwrap_or(x);
+            b.binary([BinaryKind::Add, BinaryKind::Max][bytes.below(2)], x, y)
+        }
+        8 => {
+            let other: &[usize] = match bytes.below(6) {
+                0 => &[1, c, 1, 1],
+                1 => &[c, 1, 1],
+                2 => &[],
+                3 => &[h, w],
+                4 => &[1, c, h, w],
+                _ => &[c, h, 1],
+            };
+            let y = b.constant(bytes.tensor(DType::F32, &Shape::from(other)))?;
+            let (p, q) = if bytes.below(2) == 1 { (x, y) } else { (y, x) };
+            b.binary(BinaryKind::Sub, p, q)
+        }
+        9 => {
+            let fits = |y: &&ValueId| {
+                let d = shape(b, **y);
+                d.len() == 4 && d[0] == n && d[2..] == [h, w]
+            };
+            let y = images.iter().rev().find(fits).copied().unwrap_or(x);
+            b.op(Concat { axis: if bytes.below(4) == 0 && y == x { 2 } else { 1 } }, &[x, y])
+        }
+        10 => {
+            let (kernel, strides) = (vec![2, 3], vec![1 + bytes.below(2), 2]);
+            let pads = vec![0, 1, 1, bytes.below(2)];
+            if bytes.below(2) == 1 {
+                b.op(MaxPool { kernel, strides, pads, ..MaxPool::default() }, &[x])
+            } else {
+                let count_include_pad = bytes.below(2) == 1;
+                b.op(AveragePool { kernel, strides, pads, count_include_pad, ..AveragePool::default() }, &[x])
+            }
+        }
+        11 => {
+            let mode = [ResizeMode::Nearest, ResizeMode::Linear][bytes.below(2)];
+            let op = Resize { mode, coordinates: CoordinateMode::Asymmetric, ..Resize::default() };
+            let sizes = b.ints(&[n, c, 2 * h, w + 1].map(|d| d as i64))?;
+            b.node(op, &[Some(x), None, None, Some(sizes)]).map(|v| v[0])
+        }
+        12 if c > 1 => {
+            let parts = b.ints(&[1, c as i64 - 1])?;
+            b.node(Split { axis: 1, outputs: 2 }, &[Some(x), Some(parts)]).map(|v| v[bytes.below(2)])
+        }
+        13 => b.op(
+            Transpose { perm: [[0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 3, 2]][bytes.below(3)].to_vec() },
+            &[x],
+        ),
+        14 => b.op(Softmax { axis: 1 }, &[x]),
+        _ => {
+            let axes = b.ints(&[2, 3])?;
+            let kind = [ReduceKind::Mean, ReduceKind::Max][bytes.below(2)];
+            b.op(Reduce { kind, ..Reduce::default() }, &[x, axes])
+        }
+    };
+    Ok(made.ok().filter(|v| shape(b, *v).iter().product::<usize>() <= 1 << 14))
+}
+
+fn network(bytes: &mut Bytes, layers: usize) -> Result<Graph, IrError> {
+    let mut b = GraphBuilder::new("network");
+    let dims = [1 + bytes.below(2), [3, 16, 5][bytes.below(3)], 3 + bytes.below(5), 4 + bytes.below(4)];
+    let mut images = vec![b.input("x", Type::tensor(DType::F32, dims.map(Into::into)))?];
+    for _ in 0..layers {
+        images.extend(layer(&mut b, &images, bytes)?);
+    }
+    let last = images[images.len() - 1];
+    b.output("y", last)?;
+    b.output("inner", images[images.len() / 2])?;
+    let flat = b.op(Flatten { axis: 1 }, &[last])?;
+    b.output("flat", flat)?;
+    b.finish()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn networks(seed in any::<u64>(), layers in 1usize..12, threads in 1usize..3) {
+        let mut bytes = Bytes::seeded(seed, 1 << 16);
+        let mut g = network(&mut bytes, layers).unwrap();
+        let input = g.ty(g.inputs()[0]).as_tensor().and_then(TensorType::static_shape).unwrap();
+        let inputs = [Value::Tensor(bytes.tensor(DType::F32, &input))];
+        same(&g, &inputs, threads).map_err(|e| TestCaseError::fail(format!("{e}\n{g}")))?;
+        Pipeline::by_name("default").unwrap().run(&mut g, &OptOptions::default()).unwrap();
+        same(&g, &inputs, threads).map_err(|e| TestCaseError::fail(format!("{e}\noptimized {g}")))?;
+    }
+}
+
+/// Convolutions in a row need no change of order between them, whatever lies on the way.
+#[test]
+fn order_changes_only_at_the_ends() {
+    let mut b = GraphBuilder::new("g");
+    let mut bytes = Bytes::seeded(1, 1 << 16);
+    let x = b.input("x", Type::tensor(DType::F32, [1, 3, 8, 8].map(Into::into))).unwrap();
+    let mut conv = |b: &mut GraphBuilder, x, from: usize, to: usize| {
+        let w = b.constant(bytes.tensor(DType::F32, &Shape::from([to, from, 3, 3]))).unwrap();
+        b.op(Conv { pads: vec![1; 4], ..Conv::default() }, &[x, w]).unwrap()
+    };
+    let first = conv(&mut b, x, 3, 16);
+    let active = b.unary(UnaryKind::Sigmoid, first).unwrap();
+    let second = conv(&mut b, active, 16, 16);
+    let sum = b.binary(BinaryKind::Add, active, second).unwrap();
+    let joined = b.op(Concat { axis: 1 }, &[sum, active]).unwrap();
+    let pooled = b.op(MaxPool { kernel: vec![2, 2], ..MaxPool::default() }, &[joined]).unwrap();
+    let third = conv(&mut b, pooled, 32, 16);
+    b.output("y", third).unwrap();
+    let g = b.finish().unwrap();
+    let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+    let report = plan.report();
+    let converts: Vec<_> = report.nodes.iter().filter(|n| n.op == "convert").collect();
+    assert_eq!(converts.len(), 1, "only the result goes back: {report}");
+    same(&g, &[common::f32s(&[1, 3, 8, 8], 5)], 2).unwrap();
+}
