@@ -1,5 +1,5 @@
 use crate::{CancelToken, Limits};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +68,8 @@ pub struct SessionOptions {
     pub(crate) outputs: Vec<String>,
     pub(crate) limits: Option<Limits>,
     pub(crate) signatures: Option<usize>,
+    pub(crate) winograd: Option<bool>,
+    pub(crate) cache_dir: Option<PathBuf>,
     #[cfg(feature = "rayon")]
     pub(crate) pool: Option<std::sync::Arc<rayon::ThreadPool>>,
 }
@@ -106,6 +108,14 @@ impl SessionOptions {
         self
     }
 
+    /// Whether convolutions may take fewer multiplications at the price of some more rounding (Winograd's,
+    /// for windows of 3 by 3). They may, unless set.
+    #[must_use]
+    pub fn winograd(mut self, allowed: bool) -> Self {
+        self.winograd = Some(allowed);
+        self
+    }
+
     /// Returns an inner value of the graph too, after the model's own outputs.
     #[must_use]
     pub fn output(mut self, value: impl Into<String>) -> Self {
@@ -124,6 +134,16 @@ impl SessionOptions {
     #[must_use]
     pub fn cached_sizes(mut self, sizes: usize) -> Self {
         self.signatures = Some(sizes);
+        self
+    }
+
+    /// Keeps weights, once they are prepared for this processor, in a file in this folder, so that later
+    /// starts map them instead; the folder that the environment variable `TENSORMILL_CACHE` names, unless
+    /// set. Whoever can write there decides what models compute. Results are the same with and without;
+    /// files that do not fit are replaced, and a folder that cannot be written only saves no time.
+    #[must_use]
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(folder.into());
         self
     }
 

@@ -54,6 +54,9 @@ impl Session {
         compile.max_state_bytes = limits.max_memory;
         compile.max_elements = limits.max_elements;
         compile.max_trips = limits.max_trips;
+        compile.winograd = options.winograd.unwrap_or(true);
+        let named = || std::env::var_os("TENSORMILL_CACHE").filter(|v| !v.is_empty()).map(Into::into);
+        compile.cache_dir = options.cache_dir.clone().or_else(named);
         let (backend, threads) = engine(options)?;
         let plan = backend.compile(graph, &compile)?;
         let states = StatePool::new(options.signatures.unwrap_or(SIGNATURES), limits.max_memory);

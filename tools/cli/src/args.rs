@@ -146,6 +146,9 @@ pub struct SessionArgs {
     /// Bytes of memory that one run may use: 500M, 16G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_memory: Option<usize>,
+    /// Keep prepared weights in this folder, for faster starts [default: $TENSORMILL_CACHE]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
 }
 
 #[derive(Args)]

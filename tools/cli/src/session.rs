@@ -32,6 +32,9 @@ pub fn options(args: &SessionArgs) -> SessionOptions {
     if let Some(n) = args.threads {
         o = o.threads(n);
     }
+    if let Some(folder) = &args.cache {
+        o = o.cache_dir(folder);
+    }
     for (name, size) in &args.dims {
         o = o.dim(name, *size);
     }

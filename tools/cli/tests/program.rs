@@ -152,6 +152,28 @@ fn bench_keeps_its_contract() {
 }
 
 #[test]
+fn a_cache_changes_nothing_but_the_start() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("new").join("cache");
+    let run = ["run", digits(), "--inputs", samples(), "--json"];
+    let want = good(&run);
+    let named = folder.display().to_string();
+    for _ in 0..2 {
+        assert_eq!(good(&[&run[..], &["--cache", &named]].concat()), want);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    }
+    // The environment names another.
+    let other = dir.path().join("other");
+    let o = Command::new(env!("CARGO_BIN_EXE_tensormill"))
+        .args(run)
+        .env("TENSORMILL_CACHE", &other)
+        .output()
+        .unwrap();
+    assert_eq!(text(&o.stdout), want);
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
+}
+
+#[test]
 fn inspect_check_profile_doctor_and_completions_answer() {
     assert!(good(&["inspect", digits()]).contains("f32[batch,1,8,8]"));
     assert_eq!(json(&["inspect", digits(), "--json"])["inputs"][0]["name"], "image");
