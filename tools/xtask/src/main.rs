@@ -1,9 +1,11 @@
 //! Developer commands: `cargo xtask test` runs everything that CI runs, cheapest check first;
 //! `cargo xtask conformance` runs the ONNX backend cases alone.
 
+mod arm;
 mod conformance;
 mod models;
 mod python;
+mod spills;
 mod suite;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +32,14 @@ enum Command {
     },
     /// Run the ONNX backend cases.
     Conformance(conformance::Options),
+    /// Run the kernels' tests on 64-bit Arm, under emulation.
+    ///
+    /// Needs a compiler with that target's library (TENSORMILL_ARM_RUSTC names one; else /usr/bin/rustc is
+    /// asked: on Debian the packages rustc-web and libstd-rust-web-dev:arm64), aarch64-linux-gnu-gcc as the
+    /// linker (gcc-aarch64-linux-gnu, libc6-dev-arm64-cross) and qemu-aarch64 (qemu-user).
+    Arm,
+    /// Check in the machine code that the kernels' register tiles stay in registers.
+    Spills,
     /// Run real models against the outputs stored beside them.
     Models {
         /// A folder of models, each NAME.onnx with NAME_onnx.npz holding in_<input> and out_<position>.
@@ -41,6 +51,8 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Test { cases, models } => suite::run(cases, models),
         Command::Conformance(options) => conformance::run(&options).and_then(|r| r.verdict()),
+        Command::Arm => arm::run(),
+        Command::Spills => spills::run(),
         Command::Models { dir } => models::run(&dir),
     };
     match done {

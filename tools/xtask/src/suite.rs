@@ -1,8 +1,9 @@
 //! `cargo xtask test`: every check, cheapest first, each with its time.
 
 use crate::{
+    arm,
     conformance::{self, Engine, Options},
-    models, python,
+    models, python, spills,
 };
 use std::{path::PathBuf, process::Command, time::Instant};
 
@@ -35,6 +36,17 @@ pub fn run(cases: Option<PathBuf>, model_dir: Option<PathBuf>) -> Result<(), Str
     })?;
     step("tests", &mut || cargo(&["test", "--workspace", "--all-features", "--quiet"]))?;
     let mut skipped = vec![];
+    if spills::available() {
+        step("register tiles", &mut spills::run)?;
+    } else {
+        skipped.push("register tiles: need objdump (binutils) on x86-64");
+    }
+    if arm::available() {
+        step("kernels on 64-bit Arm, emulated", &mut arm::run)?;
+    } else {
+        skipped
+            .push("kernels on 64-bit Arm: need a cross compiler and qemu-aarch64 (cargo xtask arm --help)");
+    }
     if cases.is_some() || python::available() {
         for on in Engine::ALL {
             step(&format!("conformance on {}", on.name()), &mut || {
@@ -69,6 +81,9 @@ pub fn run(cases: Option<PathBuf>, model_dir: Option<PathBuf>) -> Result<(), Str
     // Where the machine can run everything, a skip would hide a failure.
     if ci && !python::available() && cases.is_none() {
         return Err("CI must run conformance: install python3 with venv, or give --cases".into());
+    }
+    if ci && cfg!(target_arch = "x86_64") && !spills::available() {
+        return Err("CI must read the register tiles: install binutils".into());
     }
     println!("{} passed, 0 failed, {} skipped", done.len(), skipped.len());
     Ok(())
