@@ -15,7 +15,8 @@ pub struct Blend {
     pub weight: f32,
 }
 
-fn check_table(table: impl Iterator<Item = usize>, len: usize) -> Result<(), KernelError> {
+/// Fails unless every place of a table lies below `len`.
+pub(crate) fn check_table(table: impl Iterator<Item = usize>, len: usize) -> Result<(), KernelError> {
     for index in table {
         if index >= len {
             return Err(KernelError::Index { index: i64::try_from(index).unwrap_or(i64::MAX), len });

@@ -4,22 +4,13 @@ use super::convert::copy_pixel;
 use super::pool::pitched;
 use crate::error::{KernelError, exact, product};
 use crate::matmul::driver::FirstError;
-use crate::resize::Blend;
+use crate::resize::{Blend, check_table};
 use crate::scratch;
 use crate::simd::{Isa, Kernel};
 use crate::threads::{Pool, Shards};
 
 /// Elements worth a task of their own.
 const GRAIN: usize = 32 * 1024;
-
-fn check_table(table: impl Iterator<Item = usize>, len: usize) -> Result<(), KernelError> {
-    for index in table {
-        if index >= len {
-            return Err(KernelError::Index { index: i64::try_from(index).unwrap_or(i64::MAX), len });
-        }
-    }
-    Ok(())
-}
 
 /// `out[n][i][j] = x[n][rows[i]][columns[j]]` for pixels of a `[batch, height, width, channels]` array; those
 /// of `out` are `out_pitch` apart.
