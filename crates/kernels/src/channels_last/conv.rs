@@ -140,6 +140,12 @@ impl ConvWeights {
         }
     }
 
+    /// The weights of a window of one pixel as a product's right operand, with a run of zeros.
+    pub(super) fn product(&self) -> Option<(&Panels, &[f32])> {
+        let one = self.algorithm == Algorithm::Direct && self.kernel == [1; 3];
+        one.then(|| (&self.panels, self.zeros.as_slice()))
+    }
+
     fn fit(&self, shape: &ConvShape) -> Result<(), KernelError> {
         supported(shape)?;
         let same = (self.in_channels, self.panels.columns, self.kernel)
@@ -227,7 +233,7 @@ fn target<'a>(
     pitched("output", out, pixels, shape.out_channels, pitch)?;
     epilogue.check(pixels, shape.out_channels, shape.output_len())?;
     let empty = shape.output_len() == 0;
-    Ok((!empty).then(|| Target { out: Shards::new(out), pitch, pixels }))
+    Ok((!empty).then(|| Target { out: Shards::new(out), pitch, pixels, first: 0, skip: 0 }))
 }
 
 /// As [`conv`], for an input that is still channels-first, `[batch, channels, height, width]`: the first

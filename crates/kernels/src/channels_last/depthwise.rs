@@ -18,8 +18,6 @@ use std::ops::Range;
 
 /// Most outputs of a block.
 const ACROSS: usize = 8;
-/// Most input pixels in a row of a block.
-const REACH: usize = 2 * (ACROSS - 1) + 5;
 /// Floats that stay in the first-level cache between the rows of a block.
 const NEAR: usize = 8 * 1024;
 /// Floats of output rows that stay near until the last steps of an epilogue.
@@ -106,6 +104,17 @@ impl DepthwiseWeights {
     pub fn bytes(&self) -> usize {
         self.packed.bytes().len()
     }
+
+    /// The level, if the weights are for this shape.
+    pub(super) fn level_for(&self, s: &ConvShape) -> Result<Level, KernelError> {
+        check_shape(s)?;
+        if self.channels != s.in_channels || self.kernel != [s.kernel[1], s.kernel[2]] {
+            return Err(KernelError::Shape(
+                "depthwise convolution: weights packed for other channels or taps",
+            ));
+        }
+        Ok(self.level)
+    }
 }
 
 /// Convolves every channel of `x` (`[batch, height, width, channels]`) by itself into `out`. The epilogue's
@@ -119,10 +128,7 @@ pub fn depthwise(
     epilogue: Epilogue<'_>,
 ) -> Result<(), KernelError> {
     let s = shape;
-    check_shape(s)?;
-    if weights.channels != s.in_channels || weights.kernel != [s.kernel[1], s.kernel[2]] {
-        return Err(KernelError::Shape("depthwise convolution: weights packed for other channels or taps"));
-    }
+    weights.level_for(s)?;
     exact("input", x, s.input_len())?;
     exact("output", out, s.output_len())?;
     epilogue.check(s.batch * s.positions(), s.in_channels, out.len())?;
@@ -140,8 +146,9 @@ pub fn depthwise(
     let part = vectors.div_ceil(parts);
     // Later steps follow while the rows are still near.
     let band = if rest.is_empty() { oh } else { (BAND / (ow * channels)).max(1) };
-    let lines: Vec<Line> = (0..oh).map(|oy| Line::of(s, oy)).collect();
-    let apart = std::array::from_fn(|i| i * channels);
+    let line = s.input[2] * channels;
+    let mut lines = Lines::default();
+    lines.fill(s, 0..oh, ow * channels, |y| y * line);
     let shards = Shards::new(out);
     let error = FirstError::default();
     let work = (ow * channels).saturating_mul(s.taps()) / parts;
@@ -155,16 +162,17 @@ pub fn depthwise(
                 let job = Band {
                     s,
                     fused: &fused,
-                    image,
-                    rows: oy..oy + count,
                     vectors: part_of * part..((part_of + 1) * part).min(vectors),
-                    lines: &lines,
-                    apart: &apart,
-                    x,
+                    lines: &lines.each[oy..oy + count],
+                    starts: &lines.starts,
+                    pitch: channels,
+                    x: x[image * s.input[1] * line..].as_ptr(),
                     weights,
-                    out: &shards,
+                    out: shards.as_ptr(),
+                    first: image * oh * ow * channels,
                 };
-                lanes::run(weights.level, channels, job);
+                // SAFETY: the lines are those of this image, and no other task has the same rows and vectors.
+                unsafe { job.run() };
                 if !rest.is_empty() {
                     // SAFETY: rows are whole here, and each is taken once.
                     let out = unsafe { shards.part(row * ow * channels, count * ow * channels) };
@@ -184,38 +192,79 @@ fn inside(at: usize, pad: usize, len: usize, kernel: usize, dilation: usize) -> 
     first.min(end)..end
 }
 
+/// The rows of taps inside the input for an output row, and the input row under the first of them.
+pub(super) fn rows(s: &ConvShape, oy: usize) -> (Range<usize>, usize) {
+    let first = oy * s.strides[1];
+    let taps = inside(first, s.pads[1], s.input[1], s.kernel[1], s.dilations[1]);
+    let y = (first + taps.start * s.dilations[1]).saturating_sub(s.pads[1]);
+    (taps, y)
+}
+
 /// What one output row needs of the input.
-struct Line {
+pub(super) struct Line {
     /// The first row of taps inside the input, and how many there are.
     tap: usize,
     taps: usize,
-    /// The row of an image under the first of them.
-    y: usize,
+    /// Where the starts of the rows under them begin.
+    first: usize,
+    /// Where the output row starts.
+    out: usize,
 }
 
-impl Line {
-    fn of(s: &ConvShape, oy: usize) -> Line {
-        let first = oy * s.strides[1];
-        let taps = inside(first, s.pads[1], s.input[1], s.kernel[1], s.dilations[1]);
-        let y = (first + taps.start * s.dilations[1]).saturating_sub(s.pads[1]);
-        Line { tap: taps.start, taps: taps.len(), y }
+/// Some output rows, and where each row of the input under their taps starts.
+#[derive(Default)]
+pub(super) struct Lines {
+    pub each: Vec<Line>,
+    pub starts: Vec<usize>,
+}
+
+impl Lines {
+    /// Becomes the output rows `range`, `pitch` floats from one to the next; `start` says where an input row is.
+    pub(super) fn fill(
+        &mut self,
+        s: &ConvShape,
+        range: Range<usize>,
+        pitch: usize,
+        start: impl Fn(usize) -> usize,
+    ) {
+        self.each.clear();
+        self.starts.clear();
+        for (i, oy) in range.enumerate() {
+            let (taps, y) = rows(s, oy);
+            let line = Line { tap: taps.start, taps: taps.len(), first: self.starts.len(), out: i * pitch };
+            self.each.push(line);
+            self.starts.extend((0..taps.len()).map(|t| start(y + t * s.dilations[1])));
+        }
     }
 }
 
 /// Some output rows of an image, and some vectors of their channels.
-struct Band<'a> {
-    s: &'a ConvShape,
-    fused: &'a Fused<'a>,
-    image: usize,
-    rows: Range<usize>,
-    vectors: Range<usize>,
-    lines: &'a [Line],
-    /// How far the pixels of a block are from its first. Sums made in the loop instead would be a chain of
-    /// additions that the loads wait for.
-    apart: &'a [usize; REACH],
-    x: &'a [f32],
-    weights: &'a DepthwiseWeights,
-    out: &'a Shards<'a, f32>,
+pub(super) struct Band<'a> {
+    pub s: &'a ConvShape,
+    pub fused: &'a Fused<'a>,
+    pub vectors: Range<usize>,
+    pub lines: &'a [Line],
+    pub starts: &'a [usize],
+    /// From one pixel of the input to the next.
+    pub pitch: usize,
+    /// Where the input's rows are counted from: the first channel of all, whether it is there or not.
+    pub x: *const f32,
+    pub weights: &'a DepthwiseWeights,
+    /// The output, whose pixels are dense, and where in it the rows are counted from.
+    pub out: *mut f32,
+    pub first: usize,
+}
+
+impl Band<'_> {
+    /// Computes them.
+    ///
+    /// # Safety
+    /// The lines are the shape's: behind `x` and each start there is a row of the input, with `pitch` from one
+    /// pixel to the next, at least for the channels of these vectors; the output has room for its rows, and
+    /// nobody else touches these vectors of them. The weights are the shape's.
+    pub(super) unsafe fn run(self) {
+        lanes::run(self.weights.level, self.s.in_channels, self);
+    }
 }
 
 impl Body for Band<'_> {
@@ -306,7 +355,7 @@ impl Band<'_> {
     }
 
     /// Where a block's arrays are: the weights of the first vector's tap `kx`, the input pixel under that tap
-    /// for the output `ox` in the image's first row, and the output itself in row 0.
+    /// for the output `ox` in a row that starts at 0, and the output itself in such a row.
     #[inline(always)]
     fn place(&self, ox: usize, kx: usize, lanes: usize) -> (*const f32, *const f32, usize) {
         let (s, step) = (self.s, self.s.in_channels);
@@ -314,9 +363,8 @@ impl Band<'_> {
         let weights = self.weights.packed.as_slice().as_ptr();
         let weights = weights.wrapping_add((vector * s.taps() + kx) * lanes);
         let column = (ox * s.strides[2] + kx * s.dilations[2]).wrapping_sub(s.pads[2]);
-        let pixel = (self.image * s.input[1] * s.input[2]).wrapping_add(column);
-        let x = self.x.as_ptr().wrapping_add(pixel.wrapping_mul(step));
-        (weights, x, (self.image * s.output[1] * s.output[2] + ox) * step)
+        let x = self.x.wrapping_add(column.wrapping_mul(self.pitch));
+        (weights, x, self.first + ox * step)
     }
 
     /// `P` outputs from `ox` on in every row, over `T` columns of taps from `kx` on, which are inside the input
@@ -326,33 +374,49 @@ impl Band<'_> {
     /// As for [`Band::known`], and there are that many outputs and columns of taps.
     #[inline(always)]
     unsafe fn block<V: Lanes, const T: usize, const S: usize, const P: usize>(&self, ox: usize, kx: usize) {
-        let (s, step, apart) = (self.s, self.s.in_channels, self.apart);
+        let (s, step, pitch) = (self.s, self.s.in_channels, self.pitch);
         let (weights, x, at) = self.place(ox, kx, V::LANES);
         let (row, next) = (s.kernel[2] * V::LANES, s.taps() * V::LANES);
-        let (line, down) = (s.input[2] * step, s.dilations[1].wrapping_mul(s.input[2] * step));
-        for oy in self.rows.clone() {
-            let Line { tap, taps, y } = self.lines[oy];
-            let at = at + oy * s.output[2] * step;
-            let (x, mut weights) = (x.wrapping_add(y * line), weights.wrapping_add(tap * row));
+        for &Line { tap, taps, first, out } in self.lines {
+            let (at, mut weights) = (at + out, weights.wrapping_add(tap * row));
+            let starts = &self.starts[first..first + taps];
             for v in self.vectors.clone() {
                 let channel = (v * V::LANES).min(step - V::LANES);
                 // SAFETY: the channels are inside a pixel, the rows and columns of taps inside the input, and
                 // this vector of these outputs is written by nobody else.
                 unsafe {
                     let mut acc = [V::splat(0.0); P];
-                    let (mut w, mut x) = (weights, x.wrapping_add(channel));
-                    for _ in 0..taps {
+                    let (mut w, x) = (weights, x.wrapping_add(channel));
+                    for &start in starts {
+                        let mut tap = [V::splat(0.0); T];
                         for k in 0..T {
-                            let tap = V::load(w.add(k * V::LANES));
-                            for p in 0..P {
-                                acc[p] = V::mul_add(tap, V::load(x.add(apart[p * S + k])), acc[p]);
-                            }
+                            tap[k] = V::load(w.add(k * V::LANES));
                         }
+                        // Each pixel is read once, whichever outputs it goes to.
+                        let mut x = x.wrapping_add(start);
+                        macro_rules! pixels {
+                            ($($i:literal)+) => {$(
+                                if const { $i < (P - 1) * S + T } {
+                                    let pixel = V::load(x);
+                                    x = x.wrapping_add(pitch);
+                                    tap!(pixel $i: 0 1 2 3 4);
+                                }
+                            )+};
+                        }
+                        macro_rules! tap {
+                            ($x:ident $i:literal: $($k:literal)+) => {$(
+                                if const { $k < T && $i >= $k && ($i - $k) % S == 0 && ($i - $k) / S < P } {
+                                    let p = const { if $i >= $k { ($i - $k) / S } else { 0 } };
+                                    acc[p] = V::mul_add(tap[$k], $x, acc[p]);
+                                }
+                            )+};
+                        }
+                        pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
+                        let _ = x;
                         w = w.wrapping_add(row);
-                        x = x.wrapping_add(down);
                     }
                     self.fused.apply(&mut acc, channel, at + channel, step);
-                    let out = self.out.as_ptr().add(at + channel);
+                    let out = self.out.add(at + channel);
                     for p in 0..P {
                         acc[p].store(out.add(p * step));
                     }
@@ -393,19 +457,19 @@ impl Band<'_> {
         let (s, step) = (self.s, self.s.in_channels);
         let (weights, x, at) = self.place(ox, columns.start, V::LANES);
         let (row, next) = (s.kernel[2] * V::LANES, s.taps() * V::LANES);
-        let (line, down) = (s.input[2] * step, s.dilations[1].wrapping_mul(s.input[2] * step));
-        let (across, along) = (s.strides[2] * step, s.dilations[2] * step);
-        for oy in self.rows.clone() {
-            let Line { tap, taps, y } = self.lines[oy];
-            let at = at + oy * s.output[2] * step;
-            let (x, mut weights) = (x.wrapping_add(y * line), weights.wrapping_add(tap * row));
+        let pitch = self.pitch;
+        let (across, along) = (s.strides[2].wrapping_mul(pitch), s.dilations[2].wrapping_mul(pitch));
+        for &Line { tap, taps, first, out } in self.lines {
+            let (at, mut weights) = (at + out, weights.wrapping_add(tap * row));
+            let starts = &self.starts[first..first + taps];
             for v in self.vectors.clone() {
                 let channel = (v * V::LANES).min(step - V::LANES);
                 // SAFETY: as in `block`.
                 unsafe {
                     let mut acc = [V::splat(0.0); P];
-                    let (mut w, mut x) = (weights, x.wrapping_add(channel));
-                    for _ in 0..taps {
+                    let (mut w, x) = (weights, x.wrapping_add(channel));
+                    for &start in starts {
+                        let x = x.wrapping_add(start);
                         for k in 0..columns.len() {
                             let tap = V::load(w.add(k * V::LANES));
                             let pixels = x.wrapping_add(k * along);
@@ -414,10 +478,9 @@ impl Band<'_> {
                             }
                         }
                         w = w.wrapping_add(row);
-                        x = x.wrapping_add(down);
                     }
                     self.fused.apply(&mut acc, channel, at + channel, step);
-                    let out = self.out.as_ptr().add(at + channel);
+                    let out = self.out.add(at + channel);
                     for p in 0..P {
                         acc[p].store(out.add(p * step));
                     }

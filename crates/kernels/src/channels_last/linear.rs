@@ -93,7 +93,7 @@ pub fn linear(
         run: depth,
         zeros: &[],
     };
-    let target = Target { out: Shards::new(out), pitch: columns, pixels: rows };
+    let target = Target { out: Shards::new(out), pitch: columns, pixels: rows, first: 0, skip: 0 };
     direct::run(pool, &source, &weights.panels, target, &Parts::of(epilogue, columns))
 }
 

@@ -4,6 +4,7 @@
 //! From one pixel to the next is a pitch of at least as many floats as there are channels, so that a
 //! kernel can write some of the channels of a wider image and a concatenation costs nothing.
 
+pub mod bands;
 pub mod conv;
 pub mod convert;
 pub mod depthwise;

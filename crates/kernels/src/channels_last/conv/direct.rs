@@ -171,6 +171,10 @@ pub(crate) struct Target<'a> {
     pub pitch: usize,
     /// Pixels in all.
     pub pixels: usize,
+    /// The number that the source's first pixel has in the output.
+    pub first: usize,
+    /// Channels that the output lacks before its first.
+    pub skip: usize,
 }
 
 /// Computes the whole output. The weights' depth is the source's runs from end to end.
@@ -188,19 +192,20 @@ pub(crate) fn run(
         let (block, group) = (task / plan.groups, task % plan.groups);
         let pixels = block * plan.pixels..((block + 1) * plan.pixels).min(target.pixels);
         let panels = group * plan.panels..((group + 1) * plan.panels).min(w.panels.len());
-        error.note(self::block(s, w, pixels, &w.panels[panels], target, parts));
+        error.note(self::block(s, w, pixels, &w.panels[panels], target, parts, |_| {}));
     });
     error.into_result()
 }
 
-/// Computes some panels' channels of some pixels.
-fn block(
+/// Computes some panels' channels of some pixels; `after` is called with each panel that is done.
+pub(crate) fn block(
     s: &Source<'_>,
     w: &Panels,
     pixels: Range<usize>,
     panels: &[Panel],
     target: Target<'_>,
     parts: &Parts<'_>,
+    mut after: impl FnMut(&Panel),
 ) -> Result<(), KernelError> {
     const SLOT: usize = size_of::<*const f32>() / size_of::<f32>();
     let count = pixels.len();
@@ -223,8 +228,8 @@ fn block(
                 for i in 0..tiles {
                     // As even as can be, so that no tile is thin.
                     let rows = i * count / tiles..(i + 1) * count / tiles;
-                    let row = pixels.start + rows.start;
-                    let to = target.out.as_ptr().wrapping_add(row * target.pitch + p.column);
+                    let row = target.first + pixels.start + rows.start;
+                    let to = target.out.as_ptr().wrapping_add(row * target.pitch + p.column - target.skip);
                     let aside = last && !parts.complete();
                     let t = Tile {
                         rows: table[piece.run * count + rows.start..].as_ptr(),
@@ -260,6 +265,7 @@ fn block(
                 }
                 b = b.wrapping_add(floats);
             }
+            after(p);
         }
     })
 }
