@@ -1,6 +1,7 @@
 //! From a plan and the types of a run's inputs to a layout: what is computed now, what only looks at
 //! other values, which kernel runs what is left, and where everything lies.
 
+mod blocks;
 mod chains;
 mod channels_last;
 
@@ -86,8 +87,17 @@ pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, Backe
         let bytes = b.bytes(v);
         b.classes.add(v, Class::new(Kind::Input(i), bytes));
     }
-    let chains = b.chains();
+    let (chains, blocks) = (b.chains(), b.blocks());
     for &id in &shared.order {
+        if blocks.inside(id) {
+            continue;
+        }
+        if let Some(nodes) = blocks.ending_with(id) {
+            if !b.block(&nodes) {
+                nodes.into_iter().for_each(|id| b.node(id));
+            }
+            continue;
+        }
         match chains.ending_with(id) {
             _ if chains.goes_on(id) => {}
             Some(nodes) if b.chain(&nodes) => {}

@@ -4,6 +4,7 @@ use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep};
 use crate::order::{Order, channels_last};
 use std::borrow::Cow;
+use std::sync::Arc;
 use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
 use tensormill_kernels::channels_last::conv as last;
 use tensormill_kernels::channels_last::depthwise::{DepthwiseWeights, depthwise};
@@ -11,7 +12,7 @@ use tensormill_kernels::conv::{
     ConvShape, ConvTransposeShape, ConvWeights, Window, conv as conv_kernel, conv_packed,
     conv_transpose as transpose_kernel,
 };
-use tensormill_tensor::DType;
+use tensormill_tensor::{DType, Tensor};
 
 fn window(a: &WindowAxis) -> Window {
     Window { kernel: a.kernel, stride: a.stride, dilation: a.dilation, pad_begin: a.before, pad_end: a.after }
@@ -75,20 +76,62 @@ pub(crate) fn conv(p: &Prep<'_>, op: &Conv) -> Built {
     Ok(native)
 }
 
+/// The sizes of a convolution of `x` by `w`.
+pub(crate) fn sizes(op: &Conv, x: &[usize], w: &[usize]) -> Result<ConvShape, Cow<'static, str>> {
+    let axes = op.axes(&x[2..], &w[2..]).map_err(|e| e.0)?;
+    let windows: Vec<Window> = axes.iter().map(window).collect();
+    Ok(ConvShape::new(x[0], x[1], w[0], op.group, &x[2..], &windows).map_err(|e| e.to_string())?)
+}
+
+/// A node's weights and their floats.
+pub(crate) type Floats<'a> = (&'a Tensor, &'a [[u8; 4]]);
+
+/// A node's weights, packed for one group with the channels last.
+pub(crate) fn packed_weights(
+    p: &Prep<'_>,
+    node: Option<usize>,
+    shape: &ConvShape,
+    (weights, data): Floats<'_>,
+    algorithm: last::Algorithm,
+) -> Result<Arc<last::ConvWeights>, String> {
+    p.weights.get_stored(
+        p.pool,
+        (node, "conv-channels-last", algorithm as usize),
+        weights,
+        &[],
+        |packed| last::ConvWeights::from_packed(p.pool.level(), shape, algorithm, packed),
+        || last::ConvWeights::pack(p.pool, shape, data, algorithm),
+    )
+}
+
+/// A node's weights, packed for each channel by itself.
+pub(crate) fn depthwise_weights(
+    p: &Prep<'_>,
+    node: Option<usize>,
+    shape: &ConvShape,
+    (weights, data): Floats<'_>,
+) -> Result<Arc<DepthwiseWeights>, String> {
+    p.weights.get_stored(
+        p.pool,
+        (node, "depthwise-channels-last", 0),
+        weights,
+        &[],
+        |packed| DepthwiseWeights::from_packed(p.pool.level(), shape, packed),
+        || DepthwiseWeights::pack(p.pool.level(), shape, data),
+    )
+}
+
 /// As `conv`, for an operand and a result whose channels lie innermost; the operand may also be in plain
 /// order when its channels are few. Further operands of the epilogue come in the shapes that memory has.
 pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     let (x, w) = operands(p)?;
     let (weights, data) = w.weights().ok_or("weights known only at run time")?;
-    let (batch, channels, kernels) = (x.shape[0], x.shape[1], w.shape[0]);
+    let (channels, kernels) = (x.shape[1], w.shape[0]);
     let each = op.group == channels && kernels == channels && channels > 1;
     if x.shape.len() > 4 || op.group != 1 && !each {
         return Err("no kernel with channels last for these groups".into());
     }
-    let axes = op.axes(&x.shape[2..], &w.shape[2..]).map_err(|e| e.0)?;
-    let windows: Vec<Window> = axes.iter().map(window).collect();
-    let shape = ConvShape::new(batch, channels, kernels, op.group, &x.shape[2..], &windows)
-        .map_err(|e| e.to_string())?;
+    let shape = sizes(op, x.shape, w.shape)?;
     let out = channels_last(p.out());
     if shape.output_len() != out.numel() || shape.weights_len() != w.len() || out.contains(&0) {
         return Err("sizes that the kernel computes otherwise".into());
@@ -101,14 +144,7 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     let steps = Steps::plan(&memory, &op.epilogue, Some(&by_pixel))?.with_bias_per_column(bias);
     let flops = shape.flops() as u64;
     let mut native = if each {
-        let packed = p.weights.get_stored(
-            p.pool,
-            (p.node, "depthwise-channels-last", 0),
-            weights,
-            &[],
-            |packed| DepthwiseWeights::from_packed(p.pool.level(), &shape, packed),
-            || DepthwiseWeights::pack(p.pool.level(), &shape, data),
-        )?;
+        let packed = depthwise_weights(p, p.node, &shape, (weights, data))?;
         Native::new("nhwc-depthwise", move |c| {
             steps.run(c, |out, epilogue, c| {
                 Ok(depthwise(c.pool, &shape, c.get::<f32>(0)?, &packed, out, epilogue)?)
@@ -119,14 +155,7 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
             true => last::Algorithm::pick(p.pool.level(), &shape),
             false => last::Algorithm::Direct,
         };
-        let packed = p.weights.get_stored(
-            p.pool,
-            (p.node, "conv-channels-last", algorithm as usize),
-            weights,
-            &[],
-            |packed| last::ConvWeights::from_packed(p.pool.level(), &shape, algorithm, packed),
-            || last::ConvWeights::pack(p.pool, &shape, data, algorithm),
-        )?;
+        let packed = packed_weights(p, p.node, &shape, (weights, data), algorithm)?;
         let planes = x.order == Order::Plain;
         Native::new(packed.kernel_name(), move |c| {
             steps.run(c, |out, epilogue, c| {

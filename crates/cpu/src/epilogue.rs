@@ -86,12 +86,17 @@ impl Steps {
         self.hot == self.steps.len()
     }
 
-    /// Calls `kernel` with the result and the steps that run inside it, then applies the others.
-    pub fn run<'a>(
-        &self,
-        c: &mut Call<'_, 'a>,
-        kernel: impl FnOnce(&mut [f32], Epilogue<'_>, &Call<'_, 'a>) -> Result<(), Fail>,
-    ) -> Result<(), Fail> {
+    /// Whether every step runs inside the kernel, and no operand has more than a number per column.
+    pub fn by_column(&self) -> bool {
+        let fits = |s: &Planned| match s {
+            Planned::Unary(_) => true,
+            Planned::Binary { lies, .. } => matches!(lies, Lies::Scalar | Lies::PerColumn),
+        };
+        self.all_hot() && self.steps.iter().all(fits)
+    }
+
+    /// The steps that run inside the kernel.
+    pub fn hot<'a>(&self, c: &Call<'_, 'a>) -> Result<SmallVec<[Step<'a>; 16]>, Fail> {
         let mut hot: SmallVec<[Step<'a>; 16]> = SmallVec::new();
         if let Some((bias, lies)) = self.bias {
             let bias = c.get::<f32>(bias)?;
@@ -112,6 +117,16 @@ impl Steps {
                 }
             });
         }
+        Ok(hot)
+    }
+
+    /// Calls `kernel` with the result and the steps that run inside it, then applies the others.
+    pub fn run<'a>(
+        &self,
+        c: &mut Call<'_, 'a>,
+        kernel: impl FnOnce(&mut [f32], Epilogue<'_>, &Call<'_, 'a>) -> Result<(), Fail>,
+    ) -> Result<(), Fail> {
+        let hot = self.hot(c)?;
         let (pool, ins, in_place) = (c.pool, c.ins, c.in_place);
         let (first, _) = c.outs.split_at_mut(1);
         let bytes: &mut [u8] = &mut *first[0];

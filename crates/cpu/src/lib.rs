@@ -8,6 +8,7 @@
 
 mod attention;
 mod bind;
+mod block;
 mod cache;
 mod control;
 mod conv;

@@ -27,7 +27,7 @@ fn layer(b: &mut GraphBuilder, images: &[ValueId], bytes: &mut Bytes) -> Result<
     let x = images[images.len() - 1 - bytes.below(images.len().min(3))];
     let dims = shape(b, x);
     let [n, c, h, w] = dims[..] else { return Ok(None) };
-    let made = match bytes.below(16) {
+    let made = match bytes.below(18) {
         0..=3 => {
             let each = bytes.below(4) == 0 && c > 1;
             let (group, kernels) = if each { (c, c) } else { (1, [16, 20, 3, 33][bytes.below(4)]) };
@@ -99,6 +99,7 @@ fn layer(b: &mut GraphBuilder, images: &[ValueId], bytes: &mut Bytes) -> Result<
             &[x],
         ),
         14 => b.op(Softmax { axis: 1 }, &[x]),
+        15 | 16 => return block(b, x, bytes),
         _ => {
             let axes = b.ints(&[2, 3])?;
             let kind = [ReduceKind::Mean, ReduceKind::Max][bytes.below(2)];
@@ -106,6 +107,40 @@ fn layer(b: &mut GraphBuilder, images: &[ValueId], bytes: &mut Bytes) -> Result<
         }
     };
     Ok(made.ok().filter(|v| shape(b, *v).iter().product::<usize>() <= 1 << 14))
+}
+
+/// A depthwise convolution between others by one pixel; some are no block after all.
+fn block(b: &mut GraphBuilder, x: ValueId, bytes: &mut Bytes) -> Result<Option<ValueId>, IrError> {
+    let [_, from, h, w] = shape(b, x)[..] else { return Ok(None) };
+    let wide = [24, 40, 7][bytes.below(3)];
+    let mut last = x;
+    let mut conv = |b: &mut GraphBuilder, from: usize, to: usize, kernel: usize, stride: usize| {
+        let group = if kernel > 1 { from } else { 1 };
+        let weights = bytes.tensor(DType::F32, &Shape::from([to, from / group, kernel, kernel]));
+        let op = Conv { strides: vec![stride; 2], pads: vec![kernel / 2; 4], group, ..Conv::default() };
+        let mut ins = vec![last, b.constant(weights)?];
+        if bytes.below(2) == 1 {
+            ins.push(b.constant(bytes.tensor(DType::F32, &Shape::from([to])))?);
+        }
+        last = b.op(op, &ins)?;
+        match bytes.below(4) {
+            0 => last = b.unary(UnaryKind::Relu, last)?,
+            1 => last = b.unary(UnaryKind::Sigmoid, last)?,
+            _ => {}
+        }
+        Ok::<_, IrError>(last)
+    };
+    let (middle, stride) = (conv(b, from, wide, 1, 1)?, [1, 2][h % 2]);
+    conv(b, wide, wide, [3, 5][w % 2], stride)?;
+    let to = if h % 3 == 0 { from } else { 12 };
+    let mut y = conv(b, wide, to, 1, 1)?;
+    if shape(b, y) == shape(b, x) {
+        y = b.binary(BinaryKind::Add, y, x)?;
+    } else if w % 5 == 0 && shape(b, y)[2..] == [h, w] {
+        // Somebody else reads what lies between.
+        y = b.op(Concat { axis: 1 }, &[y, middle])?;
+    }
+    Ok(Some(y).filter(|v| shape(b, *v).iter().product::<usize>() <= 1 << 14))
 }
 
 fn network(bytes: &mut Bytes, layers: usize) -> Result<Graph, IrError> {
@@ -162,4 +197,48 @@ fn order_changes_only_at_the_ends() {
     let converts: Vec<_> = report.nodes.iter().filter(|n| n.op == "convert").collect();
     assert_eq!(converts.len(), 1, "only the result goes back: {report}");
     same(&g, &[common::f32s(&[1, 3, 8, 8], 5)], 2).unwrap();
+}
+
+/// A block runs as one step, unless somebody looks inside.
+#[test]
+fn inverted_residuals_are_one_step() {
+    for (seen, silu) in [(false, false), (true, false), (false, true)] {
+        let mut b = GraphBuilder::new("g");
+        let mut bytes = Bytes::seeded(3, 1 << 16);
+        let x = b.input("x", Type::tensor(DType::F32, [2, 3, 17, 18].map(Into::into))).unwrap();
+        let mut conv = |b: &mut GraphBuilder, x, from: usize, to: usize, kernel: usize, stride, group| {
+            let w = b
+                .constant(bytes.tensor(DType::F32, &Shape::from([to, from / group, kernel, kernel])))
+                .unwrap();
+            let bias = b.constant(bytes.tensor(DType::F32, &Shape::from([to]))).unwrap();
+            let op = Conv { pads: vec![kernel / 2; 4], strides: vec![stride; 2], group, ..Conv::default() };
+            let y = b.op(op, &[x, w, bias]).unwrap();
+            if !silu {
+                return b.unary(UnaryKind::Relu, y).unwrap();
+            }
+            let gate = b.unary(UnaryKind::Sigmoid, y).unwrap();
+            b.binary(BinaryKind::Mul, y, gate).unwrap()
+        };
+        let first = conv(&mut b, x, 3, 16, 3, 1, 1);
+        let wide = conv(&mut b, first, 16, 40, 1, 1, 1);
+        let each = conv(&mut b, wide, 40, 40, 3, 1, 40);
+        let narrow = conv(&mut b, each, 40, 16, 1, 1, 1);
+        let sum = b.binary(BinaryKind::Add, narrow, first).unwrap();
+        let each2 = conv(&mut b, sum, 16, 16, 5, 2, 16);
+        let last = conv(&mut b, each2, 16, 20, 1, 1, 1);
+        b.output("y", last).unwrap();
+        if seen {
+            b.output("wide", wide).unwrap();
+        }
+        let mut g = b.finish().unwrap();
+        Pipeline::by_name("default").unwrap().run(&mut g, &OptOptions::default()).unwrap();
+        let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+        let report = plan.report();
+        let count = report.nodes.iter().filter(|n| n.kernel == "inverted-residual").count();
+        // The first block's expansion stands alone where its result is an output.
+        assert_eq!(count, if seen { 4 } else { 5 }, "{report}");
+        for threads in 1..4 {
+            same(&g, &[common::f32s(&[2, 3, 17, 18], 5)], threads).unwrap();
+        }
+    }
 }

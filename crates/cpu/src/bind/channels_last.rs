@@ -18,10 +18,10 @@ use tensormill_ir::{
 use tensormill_tensor::{DType, Shape};
 
 /// How an operand is handed to a kernel.
-struct Wanted {
-    order: Order,
+pub(super) struct Wanted {
+    pub order: Order,
     /// The shape that the kernel is told.
-    shape: Shape,
+    pub shape: Shape,
 }
 
 /// What a node becomes: parts of operands, in elements, or a kernel.
@@ -124,7 +124,7 @@ impl Binder<'_> {
     }
 
     /// The op to prepare, and what it wants of its operands; `None` where plain order is as good.
-    fn form(&self, node: &Node, ins: &[Option<ValueId>]) -> Option<(Op, Vec<Option<Wanted>>)> {
+    pub(super) fn form(&self, node: &Node, ins: &[Option<ValueId>]) -> Option<(Op, Vec<Option<Wanted>>)> {
         let x = ins.first().copied().flatten()?;
         let out = self.ty(node.output())?;
         let is_last = |v: ValueId| self.orders[v.index()] == Order::ChannelsLast;
