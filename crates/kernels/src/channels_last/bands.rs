@@ -187,14 +187,15 @@ impl Ring {
 impl Work<'_> {
     /// The input rows under some output rows.
     fn needed(&self, rows: Range<usize>) -> Range<usize> {
-        let (s, mut all) = (self.s, usize::MAX..0);
+        let (s, mut first, mut end) = (self.s, usize::MAX, 0);
         for oy in rows {
             let (taps, y) = depthwise::rows(s, oy);
             if !taps.is_empty() {
-                all = all.start.min(y)..all.end.max(y + (taps.len() - 1) * s.dilations[1] + 1);
+                first = first.min(y);
+                end = end.max(y + (taps.len() - 1) * s.dilations[1] + 1);
             }
         }
-        if all.is_empty() { 0..0 } else { all }
+        first.min(end)..end
     }
 
     /// An image's input, by rows.
@@ -272,7 +273,7 @@ impl Work<'_> {
                                 let vectors = 0..channels.div_ceil(lanes::width(self.level, channels));
                                 // SAFETY: the lines are the image's rows, and the buffer is ours.
                                 unsafe {
-                                    self.depthwise(&lines, vectors, x.as_ptr(), channels, mid.as_mut_ptr())
+                                    self.depthwise(&lines, vectors, x.as_ptr(), channels, mid.as_mut_ptr());
                                 };
                             }
                             Some(e) => {
@@ -287,7 +288,7 @@ impl Work<'_> {
                                         ring,
                                         0..e.w.panels.len(),
                                         mid.as_mut_ptr(),
-                                    )?
+                                    )?;
                                 };
                             }
                         }
@@ -365,7 +366,7 @@ impl Work<'_> {
                 if last && (waiting.len() == chunk || waiting.end == panels.len()) {
                     // SAFETY: forwarded.
                     unsafe {
-                        self.depthwise(lines, self.vectors(&panels[waiting.clone()]), x(0), ring.pitch, mid)
+                        self.depthwise(lines, self.vectors(&panels[waiting.clone()]), x(0), ring.pitch, mid);
                     };
                     waiting.start = waiting.end;
                 }
