@@ -58,7 +58,7 @@ impl<'a> Parts<'a> {
                 (relu, high, rest) = (true, Some(*hi), tail);
             }
             [Step::Unary(UnaryOp::Silu(alpha)), tail @ ..] if alpha.is_finite() => {
-                (activation, rest) = (Some(Activation::Silu(*alpha)), tail);
+                (activation, rest) = (Some(Activation::silu(*alpha)), tail);
             }
             [Step::Unary(UnaryOp::Gelu), tail @ ..] => (activation, rest) = (Some(Activation::Gelu), tail),
             [Step::Unary(UnaryOp::GeluTanh), tail @ ..] => {
