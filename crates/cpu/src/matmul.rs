@@ -3,7 +3,7 @@
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep, Sizes};
 use tensormill_ir::ops::MatMul;
-use tensormill_kernels::channels_last::linear::{LinearWeights, linear};
+use tensormill_kernels::channels_last::linear::{LinearWeights, Method, linear};
 use tensormill_kernels::copy::row_major;
 use tensormill_kernels::matmul::{
     BatchItem, BatchShape, MatRef, PackedB, matmul as product, matmul_batch, matmul_packed,
@@ -157,9 +157,14 @@ fn large(
                 |packed| LinearWeights::from_packed(p.pool.level(), k, n, packed),
                 || LinearWeights::pack(p.pool, matrix),
             )?;
-            let mut native = Native::new("linear", move |c| {
+            let method = match p.winograd {
+                true => Method::pick(p.pool.level(), m, k, n),
+                false => Method::Direct,
+            };
+            let name = if method == Method::Strassen { "linear-strassen" } else { "linear" };
+            let mut native = Native::new(name, move |c| {
                 steps.run(c, |out, epilogue, c| {
-                    Ok(linear(c.pool, m, c.get::<f32>(0)?, a.0, &packed, out, epilogue)?)
+                    Ok(linear(c.pool, method, m, c.get::<f32>(0)?, a.0, &packed, out, epilogue)?)
                 })
             })?;
             native.reason = format!("{m}x{k}x{n}, constant right operand");

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::ptr::null;
 
 /// Floats of a panel's piece: half of the first-level cache.
-const PIECE: usize = 8 * 1024;
+pub(crate) const PIECE: usize = 8 * 1024;
 /// Floats of a block's input and output: about half of the second-level cache.
 const REGION: usize = 96 * 1024;
 /// Tiles of a block, so that a panel fetched from afar is used often enough.
@@ -241,7 +241,7 @@ fn block(
                         height: rows.len(),
                         columns: p.columns,
                         finish: if last { parts.finish(row, p.column) } else { Finish::NONE },
-                        ahead: tile::ahead(floats, width, i, tiles),
+                        ahead: tile::ahead(floats as isize, width, i, tiles),
                     };
                     // SAFETY: the table has the rows' pointers, each with a run behind it; the panel's
                     // piece is in the weights; this task alone writes these pixels' channels.

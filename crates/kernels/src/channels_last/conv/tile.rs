@@ -65,10 +65,10 @@ const FEW_ROWS: usize = 2;
 /// How many floats before their use the weights of few rows are asked for.
 const STREAM: usize = 512;
 
-/// What tile `i` of `tiles` brings near, of the `piece` floats behind the piece that all of them use: a share
+/// What tile `i` of `tiles` brings near, of the floats that lie `apart` from those that all of them use: a share
 /// of each four steps' floats, so that the fetching is even.
-pub(crate) fn ahead(piece: usize, width: usize, i: usize, tiles: usize) -> usize {
-    piece + 4 * width * i / tiles / LINE * LINE
+pub(crate) fn ahead(apart: isize, width: usize, i: usize, tiles: usize) -> isize {
+    apart + (4 * width * i / tiles / LINE * LINE) as isize
 }
 
 /// What happens to a finished tile on its way out, in this order.
@@ -87,6 +87,34 @@ pub(crate) struct Finish {
 impl Finish {
     pub(crate) const NONE: Finish =
         Finish { bias: null(), residual: null(), residual_pitch: 0, relu: false, high: None };
+
+    /// Finishes a vector of `n` elements that begins at this row and column of the tile.
+    ///
+    /// # Safety
+    /// `V`'s instructions are available, and the operands have these elements.
+    #[inline(always)]
+    pub(crate) unsafe fn one<V: Vector>(&self, x: V, row: usize, column: usize, n: usize) -> V {
+        let mut x = x;
+        // SAFETY: forwarded.
+        unsafe {
+            let load = |p: *const f32| if n == V::LANES { V::load(p) } else { V::load_first(p, n) };
+            if !self.bias.is_null() {
+                x = V::add(x, load(self.bias.add(column)));
+            }
+            if !self.residual.is_null() {
+                x = V::add(x, load(self.residual.add(row * self.residual_pitch + column)));
+            }
+            if self.relu {
+                // The sum turns a negative zero, which the maximum lets pass, into a positive one.
+                let zero = V::splat(0.0);
+                x = V::add(V::max(zero, x), zero);
+            }
+            if let Some(high) = self.high {
+                x = V::min(V::splat(high), x);
+            }
+        }
+        x
+    }
 }
 
 /// One tile and where its operands are.
@@ -112,7 +140,7 @@ pub(crate) struct Tile {
     pub columns: usize,
     pub finish: Finish,
     /// How far behind the panel's rows to bring floats near meanwhile.
-    pub ahead: usize,
+    pub ahead: isize,
 }
 
 /// # Safety
@@ -161,7 +189,7 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
                     }
                 } else {
                     for line in 0..ahead_of(V::LANES) / LINE {
-                        V::prefetch_line(b.wrapping_add(t.ahead + LINE * line));
+                        V::prefetch_line(b.wrapping_offset(t.ahead).wrapping_add(LINE * line));
                     }
                 }
                 V::four_steps(&a, k, b, &mut acc);
