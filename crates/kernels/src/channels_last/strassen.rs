@@ -188,9 +188,9 @@ impl Run<'_> {
                 let (products, panel) = room.split_at_mut(PRODUCTS * apart);
                 for pair in pairs {
                     for skip in (0..self.half).step_by(piece) {
-                        let later = skip + piece;
+                        let later = (skip + piece).min(self.half);
                         let next = if later < self.half { (pair, later) } else { (pair + 1, 0) };
-                        self.piece((pair, skip), next, pointers, panel, products, apart);
+                        self.piece(pair, skip..later, next, pointers, panel, products, apart);
                     }
                     self.finish(block, pair, products, apart);
                 }
@@ -209,23 +209,24 @@ impl Run<'_> {
         &self.w.data()[panel.start + (quarter / 2 * self.half + skip) * self.width()..]
     }
 
-    /// Adds a piece of the depth of a pair of panels to the products: as much as `panel` has room for. Pieces
-    /// begin at a pair and a depth; the next one is brought near meanwhile. The table has a pointer for each
-    /// row of each product's left operand.
+    /// Adds a piece of the depth of a pair of panels to the products. The next piece, which begins at a pair
+    /// and a depth, is brought near meanwhile. The table has a pointer for each row of each product's left
+    /// operand, and `panel` room for the sums of the piece.
     fn piece(
         &self,
-        this: (usize, usize),
+        pair: usize,
+        piece: Range<usize>,
         next: (usize, usize),
         table: &[*const f32],
         panel: &mut [f32],
         products: &mut [f32],
         apart: usize,
     ) {
-        let (level, width, skip) = (self.w.level, self.width(), this.1);
+        let (level, width) = (self.w.level, self.width());
+        let (skip, depth) = (piece.start, piece.len());
         let rows = table.len() / PRODUCTS;
         let tiles = rows.div_ceil(tile::most_rows(level, 2));
-        let depth = (panel.len() / SUMS / width).min(self.half - skip);
-        let quarter = |q: usize| self.right(q, this)[..depth * width].as_ptr();
+        let quarter = |q: usize| self.right(q, (pair, skip))[..depth * width].as_ptr();
         let apart_sums = panel.len() / SUMS;
         let of = std::array::from_fn(quarter);
         let sums = Sums { of, to: panel.as_mut_ptr(), apart: apart_sums, count: depth * width };
