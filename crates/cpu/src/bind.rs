@@ -439,7 +439,8 @@ impl Binder<'_> {
             pool: &self.shared.pool,
             weights: &self.shared.weights,
             node: Some(id.index()),
-            winograd: self.shared.options.winograd,
+            fewer_multiplications: self.shared.options.fewer_multiplications,
+            tuner: self.shared.tuner.as_ref(),
         };
         prepare(&prep).map(Some).map_err(|why| (why.into_owned(), false))
     }

@@ -3,6 +3,7 @@
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep};
 use crate::order::{Order, channels_last};
+use crate::tune::least;
 use std::borrow::Cow;
 use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
 use tensormill_kernels::channels_last::conv as last;
@@ -11,6 +12,7 @@ use tensormill_kernels::conv::{
     ConvShape, ConvTransposeShape, ConvWeights, Window, conv as conv_kernel, conv_packed,
     conv_transpose as transpose_kernel,
 };
+use tensormill_kernels::epilogue::Epilogue;
 use tensormill_tensor::DType;
 
 fn window(a: &WindowAxis) -> Window {
@@ -115,10 +117,10 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
             })
         })?
     } else {
-        let algorithm = match p.winograd {
-            true => last::Algorithm::pick(p.pool.level(), &shape),
-            false => last::Algorithm::Direct,
-        };
+        let planes = x.order == Order::Plain;
+        let mut sizes: Vec<usize> = x.shape.iter().chain(w.shape).copied().collect();
+        sizes.extend(windows.iter().flat_map(|w| [w.pad_begin, w.pad_end]));
+        let algorithm = algorithm(p, &shape, &sizes, (channels, kernels), data, planes);
         let packed = p.weights.get_stored(
             p.pool,
             (p.node, "conv-channels-last", algorithm as usize),
@@ -127,7 +129,6 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
             |packed| last::ConvWeights::from_packed(p.pool.level(), &shape, algorithm, packed),
             || last::ConvWeights::pack(p.pool, &shape, data, algorithm),
         )?;
-        let planes = x.order == Order::Plain;
         Native::new(packed.kernel_name(), move |c| {
             steps.run(c, |out, epilogue, c| {
                 let x = c.get::<f32>(0)?;
@@ -144,6 +145,34 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     native.flops = flops;
     native.reason = format!("{:?} by {:?}", x.shape, w.shape);
     Ok(native)
+}
+
+/// How a convolution is computed: as estimated, or as measured where there is a choice.
+fn algorithm(
+    p: &Prep<'_>,
+    shape: &ConvShape,
+    sizes: &[usize],
+    (from, to): (usize, usize),
+    weights: &[[u8; 4]],
+    planes: bool,
+) -> last::Algorithm {
+    use last::Algorithm::{Direct, Winograd};
+    if !p.fewer_multiplications {
+        return Direct;
+    }
+    let likely = last::Algorithm::pick(p.pool.level(), shape);
+    let Some(tuner) = p.tuner.filter(|_| !planes && Winograd.supports(shape)) else { return likely };
+    let candidates = if likely == Direct { [Direct, Winograd] } else { [Winograd, Direct] };
+    let mut x: Vec<f32> = vec![];
+    let mut out: Vec<f32> = vec![];
+    // The order of the candidates is the estimate's: choices are told by it.
+    let kind = if likely == Direct { "conv, direct first" } else { "conv, winograd first" };
+    tuner.pick((kind, sizes), p.pool, &candidates, |algorithm| {
+        x.resize(shape.input_len(), 1.0);
+        out.resize(shape.output_len(), 0.0);
+        let packed = last::ConvWeights::pack(p.pool, shape, weights, algorithm).ok()?;
+        least(|| last::conv(p.pool, shape, &x, from, &packed, &mut out, to, Epilogue::NONE))
+    })
 }
 
 pub(crate) fn conv_transpose(p: &Prep<'_>, op: &ConvTranspose) -> Built {

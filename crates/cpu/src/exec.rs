@@ -85,7 +85,8 @@ fn natively(
         pool: s.pool,
         weights: s.weights,
         node: s.node,
-        winograd: false,
+        fewer_multiplications: false,
+        tuner: None,
     };
     let native = prepare(&prep).ok()?;
     let mut results = SmallVec::<[Tensor; 1]>::new();

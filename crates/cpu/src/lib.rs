@@ -33,6 +33,7 @@ mod shape;
 mod slice;
 mod softmax;
 mod state;
+mod tune;
 
 pub use plan::CpuBackend;
 pub use reference_backend::ReferenceBackend;

@@ -7,6 +7,7 @@
 
 use crate::cache::{Cache, Source};
 use crate::order::Order;
+use crate::tune::Tuner;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::any::Any;
@@ -166,8 +167,10 @@ pub(crate) struct Prep<'a> {
     pub weights: &'a Weights,
     /// Names the node in the cache of packed weights; `None` outside a plan.
     pub node: Option<usize>,
-    /// Whether convolutions may round more for fewer multiplications.
-    pub winograd: bool,
+    /// Whether kernels may round more for fewer multiplications.
+    pub fewer_multiplications: bool,
+    /// Measures kernels, where that is asked for.
+    pub tuner: Option<&'a Tuner>,
 }
 
 impl<'a> Prep<'a> {

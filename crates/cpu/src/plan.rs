@@ -6,6 +6,7 @@ use crate::control::BodyPlans;
 use crate::exec::{self, Surroundings, aligned};
 use crate::native::Weights;
 use crate::state::CpuState;
+use crate::tune::Tuner;
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tensormill_backend::{
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     /// Aligned copies of those that runs read.
     read: Mutex<FxHashMap<ValueId, Tensor>>,
     pub weights: Weights,
+    pub tuner: Option<Tuner>,
     pub bodies: BodyPlans,
     report: Mutex<Option<PlanReport>>,
 }
@@ -73,6 +75,7 @@ impl Shared {
             constants: FxHashMap::default(),
             read: Mutex::default(),
             weights: Weights::default(),
+            tuner: options.tune.map(|budget| Tuner::new(budget, options.cache_dir.as_deref(), pool)),
             bodies: BodyPlans::default(),
             report: Mutex::new(None),
         };

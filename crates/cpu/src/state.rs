@@ -6,6 +6,7 @@ use crate::exec::{self, Surroundings, aligned};
 use crate::layout::{Base, Layout, Place, Step, Typed, Work};
 use crate::native::{Call, Fail, View};
 use crate::plan::Shared;
+use crate::tune::Tuner;
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ impl CpuState {
     pub fn new(shared: Arc<Shared>, inputs: &[Inferred]) -> Result<CpuState, BackendError> {
         let layout = bind(&shared, inputs)?;
         shared.weights.save(&shared.pool);
+        shared.tuner.iter().for_each(Tuner::save);
         shared.note(&layout.report);
         let limit = shared.options.max_state_bytes;
         let arena = Arena::new(layout.arena).ok_or(BackendError::TooLarge { bytes: layout.arena, limit })?;

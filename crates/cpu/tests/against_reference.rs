@@ -223,3 +223,28 @@ fn bodies_run_as_plans() {
     assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(5i64).into()]).is_ok());
     assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
 }
+
+/// Linear layers that are large enough are computed in halves, and only where that is allowed.
+#[test]
+fn large_linear_layers_in_halves() {
+    let mut b = tensormill_ir::GraphBuilder::new("g");
+    let ty = |d: [usize; 2]| Type::tensor(DType::F32, d.map(tensormill_ir::Dim::Known));
+    let x = b.input("x", ty([97, 768])).unwrap();
+    let Value::Tensor(w) = f32s(&[768, 512], 3) else { unreachable!() };
+    let w = b.constant(w).unwrap();
+    let y = b.op(tensormill_ir::ops::MatMul::default(), &[x, w]).unwrap();
+    b.output("y", y).unwrap();
+    let g = b.finish().unwrap();
+    let inputs = [f32s(&[97, 768], 1)];
+    for threads in [1, 2] {
+        same(&g, &inputs, threads).unwrap();
+    }
+    for fewer in [true, false] {
+        let mut options = CompileOptions::default();
+        options.fewer_multiplications = fewer;
+        let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &options).unwrap();
+        run(&*plan, &inputs).unwrap();
+        let named = plan.report().nodes.iter().any(|n| n.kernel == "linear-strassen");
+        assert_eq!(named, fewer, "{}", plan.report());
+    }
+}

@@ -54,7 +54,8 @@ impl Session {
         compile.max_state_bytes = limits.max_memory;
         compile.max_elements = limits.max_elements;
         compile.max_trips = limits.max_trips;
-        compile.winograd = options.winograd.unwrap_or(true);
+        compile.fewer_multiplications = options.fewer_multiplications.unwrap_or(true);
+        compile.tune = options.autotune;
         let named = || std::env::var_os("TENSORMILL_CACHE").filter(|v| !v.is_empty()).map(Into::into);
         compile.cache_dir = options.cache_dir.clone().or_else(named);
         let (backend, threads) = engine(options)?;

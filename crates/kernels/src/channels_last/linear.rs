@@ -30,7 +30,16 @@ impl Method {
         const DEPTH: usize = 768;
         const COLUMNS: usize = 512;
         let large = rows >= ROWS && depth >= DEPTH && columns >= COLUMNS;
-        if large && strassen::supports(level, depth, columns) { Method::Strassen } else { Method::Direct }
+        if large && Method::Strassen.supports(level, depth, columns) {
+            Method::Strassen
+        } else {
+            Method::Direct
+        }
+    }
+
+    /// Whether it computes products of these sizes.
+    pub fn supports(self, level: Level, depth: usize, columns: usize) -> bool {
+        self == Method::Direct || strassen::supports(level, depth, columns)
     }
 }
 
@@ -109,7 +118,7 @@ pub fn linear(
     let target = Target { out: Shards::new(out), pitch: columns, pixels: rows };
     let parts = &Parts::of(epilogue, columns);
     let panels = &weights.panels;
-    if method == Method::Strassen && strassen::supports(panels.level, depth, columns) {
+    if method == Method::Strassen && method.supports(panels.level, depth, columns) {
         return strassen::run(pool, x, x_pitch, panels, target, parts);
     }
     let source = Source {
