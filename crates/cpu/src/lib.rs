@@ -32,6 +32,7 @@ mod resize;
 mod shape;
 mod slice;
 mod softmax;
+mod sort;
 mod state;
 
 pub use plan::CpuBackend;

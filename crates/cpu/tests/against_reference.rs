@@ -223,3 +223,61 @@ fn bodies_run_as_plans() {
     assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(5i64).into()]).is_ok());
     assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
 }
+
+#[test]
+fn running_totals() {
+    for (op, dtype) in [("cum_sum", "f32"), ("cum_prod", "f32"), ("cum_sum", "i64"), ("cum_prod", "i32")] {
+        for (axis, exclusive, reverse) in
+            [(0, false, false), (1, true, false), (-1, false, true), (1, true, true)]
+        {
+            let g = graph(&format!(
+                "graph @g(%x: {dtype}[3,4,5]) -> (%y) {{
+  %axis: i64[] = const [{axis}]
+  %y: {dtype}[3,4,5] = {op} %x, %axis {{exclusive={exclusive}, reverse={reverse}}}
+}}
+"
+            ));
+            let ints: Vec<i64> = (0..60).map(|i| (i * 37) % 19 - 9).collect();
+            let x = match dtype {
+                "f32" => f32s(&[3, 4, 5], 1),
+                "i64" => Tensor::from_i64s(DType::I64, [3, 4, 5], ints).unwrap().into(),
+                _ => Tensor::from_i64s(DType::I32, [3, 4, 5], ints).unwrap().into(),
+            };
+            same(&g, &[x], 2).unwrap();
+            let plan = CpuBackend::new(Pool::serial()).compile(g, &CompileOptions::default()).unwrap();
+            assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
+        }
+    }
+}
+
+/// What is shared with a caller or read by an op without a kernel is never written again.
+#[test]
+fn outputs_that_are_parts_are_copies_of_their_own() {
+    let g = graph(
+        "graph @g(%x: f32[4,6]) -> (%a, %b, %whole, %x2) {
+  %whole: f32[4,6] = neg %x
+  %sizes: i64[2] = const [1, 3]
+  %a: f32[1,6], %b: f32[3,6] = split %whole, %sizes {axis=0, outputs=2}
+  %x2: f32[6,4] = transpose %whole
+}
+",
+    );
+    let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+    let mut state = plan.state(&types(&[f32s(&[4, 6], 0)])).unwrap();
+    let mut all = vec![];
+    for seed in 0..4 {
+        let inputs = [f32s(&[4, 6], seed)];
+        let mut outputs = vec![];
+        let mut io = Io { inputs: &inputs, outputs: &mut outputs, profile: None, cancel: None };
+        state.run(&mut io).unwrap();
+        // Some are held for long, some not at all.
+        all.push((seed, outputs.split_off(seed % 3)));
+    }
+    for (seed, outputs) in all {
+        let fresh = run(&*plan, &[f32s(&[4, 6], seed)]).unwrap();
+        for (a, b) in fresh.iter().skip(seed % 3).zip(&outputs) {
+            assert!(a.same_bits(b), "{seed}");
+        }
+    }
+    same(&g, &[f32s(&[4, 6], 9)], 1).unwrap();
+}
