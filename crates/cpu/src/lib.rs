@@ -29,6 +29,7 @@ mod recurrent;
 mod reduce;
 mod reference_backend;
 mod resize;
+mod resolve;
 mod shape;
 mod slice;
 mod softmax;

@@ -35,9 +35,11 @@ pub(crate) struct CpuState {
 
 impl CpuState {
     pub fn new(shared: Arc<Shared>, inputs: &[Inferred]) -> Result<CpuState, BackendError> {
-        let mut layout = bind(&shared, inputs)?;
-        shared.weights.save(&shared.pool);
+        let plan = shared.resolved(inputs).unwrap_or_else(|| shared.clone());
+        let mut layout = bind(&plan, inputs)?;
+        plan.weights.save(&plan.pool);
         shared.note(&layout.report);
+        let shared = plan;
         let limit = shared.options.max_state_bytes;
         let arena = Arena::new(layout.arena).ok_or(BackendError::TooLarge { bytes: layout.arena, limit })?;
         let mut table = Table::new(layout.blocks.len());

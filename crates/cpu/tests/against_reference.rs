@@ -224,6 +224,50 @@ fn bodies_run_as_plans() {
     assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
 }
 
+/// A branch on a rank or a size is taken before the run, one inside it too; one on a value waits.
+#[test]
+fn sizes_decide_branches() {
+    let g = graph(
+        "graph @g(%x: f32[N,M], %flag: bool[]) -> (%y, %inner) {
+  %shape: i64[2] = shape %x
+  %zero: i64[] = const [0]
+  %one: i64[] = const [1]
+  %rows: i64[] = gather %shape, %zero
+  %columns: i64[] = gather %shape, %one
+  %single: bool[] = equal %rows, %one
+  %square: bool[] = equal %rows, %columns
+  %inner: f32[..] = if %single, %x, %x, %square {then_branch=graph @t(%0: f32[?,?]) -> (\"0\" = %r) {
+    %r: f32[?,?] = neg %0
+  }, else_branch=graph @e(%0: f32[?,?], %1: bool[]) -> (\"0\" = %r) {
+    %d: f32[..] = if %1, %0, %0 {then_branch=graph @t(%0: f32[?,?]) -> (\"0\" = %r) {
+      %r: f32[?,?] = transpose %0
+    }, else_branch=graph @e(%0: f32[?,?]) -> (\"0\" = %r) {
+      %r: f32[?,?] = relu %0
+    }, then_inputs=1}
+    %r: f32[..] = exp %d
+  }, then_inputs=1}
+  %y: f32[..] = if %flag, %inner, %inner {then_branch=graph @t(%0: f32[..]) -> (\"0\" = %r) {
+    %r: f32[..] = abs %0
+  }, else_branch=graph @e(%0: f32[..]) -> (\"0\" = %0) {
+  }, then_inputs=1}
+}
+",
+    );
+    let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+    for dims in [[1, 1], [1, 5], [4, 4], [3, 5], [2, 0], [4, 4]] {
+        for flag in [true, false] {
+            let inputs = [f32s(&dims, 3), Tensor::from_bools([], vec![flag]).unwrap().into()];
+            same(&g, &inputs, 2).unwrap();
+            run(&*plan, &inputs).unwrap();
+            // Only the branch on a value is left, and what is before it has a kernel.
+            let report = plan.report();
+            let bodies = report.nodes.iter().filter(|n| n.op == "if").count();
+            assert_eq!(bodies, 1, "{report}");
+            assert!(report.fallbacks().next().is_none(), "{report}");
+        }
+    }
+}
+
 #[test]
 fn running_totals() {
     for (op, dtype) in [("cum_sum", "f32"), ("cum_prod", "f32"), ("cum_sum", "i64"), ("cum_prod", "i32")] {
