@@ -5,7 +5,7 @@ mod chains;
 mod channels_last;
 
 use crate::exec::{self, Surroundings, aligned};
-use crate::layout::{Base, Layout, Place, Step, Typed, Work, plain};
+use crate::layout::{Act, Base, Blocks, Hot, Layout, Place, Step, Typed, Work, plain};
 use crate::native::{Known, Native, Prep, prepare};
 use crate::order::Order;
 use crate::place::{Class, Classes, Kind};
@@ -18,6 +18,7 @@ use tensormill_ir::infer::{Inferred, infer_graph};
 use tensormill_ir::{Expr, IrError, Node, NodeId, ValueId, ops::Op};
 use tensormill_kernels::copy::row_major;
 use tensormill_reference::EvalLimits;
+use tensormill_tensor::table::Cut;
 use tensormill_tensor::{DType, Shape, Tensor, Value};
 
 /// Values computed while a state is made have at most this many elements in all operands and results.
@@ -487,27 +488,44 @@ impl Binder<'_> {
             }
         }
         let last = self.classes.slot_ends();
+        let blocks = Blocks {
+            results: results.len(),
+            inputs: g.inputs().len(),
+            constants: self.constants.len(),
+            slots: self.classes.slots(),
+        };
         let mut steps = Vec::with_capacity(running.len());
+        let mut hot = Vec::with_capacity(running.len());
         for (i, r) in running.into_iter().enumerate() {
             let ins: SmallVec<[Option<Typed>; 4]> = r.ins.iter().map(|v| v.map(typed)).collect();
             let outs: SmallVec<[Typed; 1]> = r.outs.iter().map(|v| typed(*v)).collect();
-            let mut order: SmallVec<[usize; 1]> = (0..outs.len()).collect();
-            order.sort_by_key(|&o| (outs[o].place.base, outs[o].place.offset));
-            let work = match r.native {
-                Some(native) => Work::Native { native, in_place: in_place[i] },
-                None => Work::Values { native: r.native_later },
+            let (work, act) = match r.native {
+                Some(Native { name, flops, anywhere, run, .. }) => {
+                    let in_place = in_place[i];
+                    // What is overwritten is in the result already.
+                    let reads = ins.iter().enumerate().map(|(at, t)| {
+                        t.as_ref().filter(|_| !in_place || at > 0).map(|t| blocks.spot(t.place))
+                    });
+                    let cut = Cut::new(reads, outs.iter().map(|t| blocks.spot(t.place)));
+                    let lost = || BackendError::Device("a step would overwrite what it reads".into());
+                    let cut = cut.ok_or_else(lost)?;
+                    (Work::Native { name, flops, anywhere }, Act::Kernel { run, cut, in_place })
+                }
+                None => (Work::Values { native: r.native_later }, Act::Values),
             };
             let free = last.get(&i).cloned().unwrap_or_default();
-            steps.push(Step { node: r.node, work, ins, outs, order, free, converts: r.converts });
+            hot.push(Hot { step: i, act, frees: !free.is_empty() });
+            steps.push(Step { node: r.node, work, ins, outs, free, converts: r.converts });
         }
         let arena = plan.arena;
         self.align_constants(&steps, &outputs);
         Ok(Layout {
             steps,
+            hot,
+            blocks,
             inputs: g.inputs().iter().map(|v| self.types[v.index()].clone()).collect(),
             arena,
             results,
-            slots: self.classes.slots(),
             own_constants: self
                 .constant_of
                 .iter()
@@ -527,7 +545,7 @@ impl Binder<'_> {
         let mut used = read.clone();
         for step in steps {
             let anywhere = match &step.work {
-                Work::Native { native, .. } => native.anywhere,
+                Work::Native { anywhere, .. } => *anywhere,
                 Work::Values { .. } => None,
             };
             for (at, t) in step.ins.iter().enumerate() {

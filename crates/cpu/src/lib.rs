@@ -29,9 +29,11 @@ mod recurrent;
 mod reduce;
 mod reference_backend;
 mod resize;
+mod resolve;
 mod shape;
 mod slice;
 mod softmax;
+mod sort;
 mod state;
 mod tune;
 

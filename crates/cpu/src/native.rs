@@ -75,7 +75,8 @@ impl<'a> Call<'_, 'a> {
     }
 }
 
-type Run = Box<dyn Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync>;
+/// A kernel's call.
+pub(crate) type Run = Box<dyn Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync>;
 
 /// A kernel prepared for operands of concrete types.
 pub(crate) struct Native {
@@ -399,6 +400,8 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::GroupNorm(o) => crate::norm::group_norm(p, Some(o.groups), o.epsilon.0),
         Op::Softmax(o) => crate::softmax::softmax(p, o.axis, false),
         Op::LogSoftmax(o) => crate::softmax::softmax(p, o.axis, true),
+        Op::CumSum(o) => crate::sort::running(p, true, o.exclusive, o.reverse),
+        Op::CumProd(o) => crate::sort::running(p, false, o.exclusive, o.reverse),
         Op::Gather(o) => crate::gather::gather(p, o),
         Op::Pad(o) => crate::pad::pad(p, o),
         Op::Resize(o) => crate::resize::resize(p, o),

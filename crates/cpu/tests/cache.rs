@@ -177,9 +177,10 @@ fn choices_are_kept() {
     // The other choice is followed as well.
     let other: String = text
         .lines()
-        .map(|l| match l.rsplit_once(' ') {
-            Some((key, "0")) => format!("{key} 1\n"),
-            Some((key, "1")) => format!("{key} 0\n"),
+        .enumerate()
+        .map(|(i, l)| match l.rsplit_once(' ') {
+            Some((key, "0")) if i > 0 => format!("{key} 1\n"),
+            Some((key, "1")) if i > 0 => format!("{key} 0\n"),
             _ => format!("{l}\n"),
         })
         .collect();

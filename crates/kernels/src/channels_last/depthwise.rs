@@ -140,7 +140,6 @@ pub fn depthwise(
     let part = vectors.div_ceil(parts);
     // Later steps follow while the rows are still near.
     let band = if rest.is_empty() { oh } else { (BAND / (ow * channels)).max(1) };
-    let lines: Vec<Line> = (0..oh).map(|oy| Line::of(s, oy)).collect();
     let apart = std::array::from_fn(|i| i * channels);
     let shards = Shards::new(out);
     let error = FirstError::default();
@@ -158,7 +157,6 @@ pub fn depthwise(
                     image,
                     rows: oy..oy + count,
                     vectors: part_of * part..((part_of + 1) * part).min(vectors),
-                    lines: &lines,
                     apart: &apart,
                     x,
                     weights,
@@ -209,7 +207,6 @@ struct Band<'a> {
     image: usize,
     rows: Range<usize>,
     vectors: Range<usize>,
-    lines: &'a [Line],
     /// How far the pixels of a block are from its first. Sums made in the loop instead would be a chain of
     /// additions that the loads wait for.
     apart: &'a [usize; REACH],
@@ -331,7 +328,7 @@ impl Band<'_> {
         let (row, next) = (s.kernel[2] * V::LANES, s.taps() * V::LANES);
         let (line, down) = (s.input[2] * step, s.dilations[1].wrapping_mul(s.input[2] * step));
         for oy in self.rows.clone() {
-            let Line { tap, taps, y } = self.lines[oy];
+            let Line { tap, taps, y } = Line::of(self.s, oy);
             let at = at + oy * s.output[2] * step;
             let (x, mut weights) = (x.wrapping_add(y * line), weights.wrapping_add(tap * row));
             for v in self.vectors.clone() {
@@ -396,7 +393,7 @@ impl Band<'_> {
         let (line, down) = (s.input[2] * step, s.dilations[1].wrapping_mul(s.input[2] * step));
         let (across, along) = (s.strides[2] * step, s.dilations[2] * step);
         for oy in self.rows.clone() {
-            let Line { tap, taps, y } = self.lines[oy];
+            let Line { tap, taps, y } = Line::of(self.s, oy);
             let at = at + oy * s.output[2] * step;
             let (x, mut weights) = (x.wrapping_add(y * line), weights.wrapping_add(tap * row));
             for v in self.vectors.clone() {
