@@ -28,6 +28,9 @@ pub(crate) struct Place {
     pub bytes: usize,
     /// Whether it is all of its block.
     pub whole: bool,
+    /// Bytes from one row to the next where rows are parts of wider ones; `bytes` then reaches from the first
+    /// element to the last, over those of others.
+    pub pitch: Option<usize>,
 }
 
 /// A value as a step or an output sees it. The type is `None` where only a run tells it.

@@ -333,7 +333,7 @@ impl<'a> Blocks<'a> {
         let view = |t: &Typed| -> Option<View<'_>> {
             let p = t.place;
             if p.bytes == 0 {
-                return Some(View { bytes: &[] });
+                return Some(View { bytes: &[], pitch: None });
             }
             let tensor = |v: &'a Value| v.as_tensor().ok().and_then(|t| t.bytes().get(range(p)));
             let bytes = match p.base {
@@ -343,7 +343,7 @@ impl<'a> Blocks<'a> {
                 Base::Const(i) => self.constants.get(i)?.bytes().get(range(p)),
                 Base::Slot(i) => tensor(self.slots.get(i)?.as_ref()?),
             }?;
-            Some(View { bytes })
+            Some(View { bytes, pitch: p.pitch })
         };
         let mut ins: SmallVec<[Option<View<'_>>; 6]> = SmallVec::new();
         for (i, t) in step.ins.iter().enumerate() {
@@ -361,7 +361,9 @@ impl<'a> Blocks<'a> {
         }
         let mut outs: SmallVec<[&mut [u8]; 2]> =
             by_result.into_iter().map(Option::unwrap_or_default).collect();
-        (native.run)(&mut Call { pool: &shared.pool, ins: &ins, outs: &mut outs, in_place: *in_place })
+        let out_pitch = step.outs.first().and_then(|o| o.place.pitch);
+        let (pool, in_place) = (&shared.pool, *in_place);
+        (native.run)(&mut Call { pool, ins: &ins, outs: &mut outs, in_place, out_pitch })
     }
 }
 
