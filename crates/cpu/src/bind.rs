@@ -3,9 +3,10 @@
 
 mod chains;
 mod channels_last;
+mod joins;
 
 use crate::exec::{self, Surroundings, aligned};
-use crate::layout::{Act, Base, Blocks, Hot, Layout, Place, Step, Typed, Work, plain};
+use crate::layout::{Act, Base, Blocks, Hot, Kernel, Layout, Pitches, Place, Step, Typed, Work, plain};
 use crate::native::{Known, Native, Prep, prepare};
 use crate::order::Order;
 use crate::place::{Class, Classes, Kind};
@@ -36,6 +37,8 @@ struct Running {
     order: Order,
     /// Whether it only brings a value into another order.
     converts: bool,
+    /// Its line in the report.
+    told: usize,
 }
 
 type Operands = SmallVec<[Option<ValueId>; 4]>;
@@ -286,6 +289,7 @@ impl Binder<'_> {
                     outs: node.outputs.clone(),
                     order: Order::Plain,
                     converts: false,
+                    told: self.report.nodes.len().saturating_sub(1),
                 });
             }
         }
@@ -310,6 +314,7 @@ impl Binder<'_> {
             outs: node.outputs.clone(),
             order,
             converts: false,
+            told: self.report.nodes.len().saturating_sub(1),
         });
     }
 
@@ -463,7 +468,7 @@ impl Binder<'_> {
                 self.classes.read(*v, i);
             }
         }
-        self.join_concats();
+        self.join();
         let in_place = self.reuse_operands();
         let too_large = |bytes| BackendError::TooLarge { bytes, limit: self.shared.options.max_state_bytes };
         let plan = self.classes.plan().ok_or(too_large(usize::MAX))?;
@@ -473,9 +478,9 @@ impl Binder<'_> {
         let running = std::mem::take(&mut self.running);
         let typed = |v: ValueId| -> Typed {
             let bytes = self.bytes(v);
-            let place = self.classes.find(v).map_or(
-                Place { base: Base::Slot(usize::MAX), offset: 0, bytes, whole: true },
-                |(class, offset)| plan.place(class, offset, bytes),
+            let place = self.classes.spot(v).map_or(
+                Place { base: Base::Slot(usize::MAX), offset: 0, bytes, whole: true, pitch: None },
+                |at| plan.place(at),
             );
             Typed { place, ty: self.types[v.index()].clone() }
         };
@@ -509,7 +514,11 @@ impl Binder<'_> {
                     let cut = Cut::new(reads, outs.iter().map(|t| blocks.spot(t.place)));
                     let lost = || BackendError::Device("a step would overwrite what it reads".into());
                     let cut = cut.ok_or_else(lost)?;
-                    (Work::Native { name, flops, anywhere }, Act::Kernel { run, cut, in_place })
+                    let pitches = Pitches::of(&ins, &outs);
+                    (
+                        Work::Native { name, flops, anywhere },
+                        Act::Kernel(Kernel { run, cut, in_place, pitches }),
+                    )
                 }
                 None => (Work::Values { native: r.native_later }, Act::Values),
             };
@@ -567,48 +576,6 @@ impl Binder<'_> {
                 // Folding or packing may have looked at it.
                 self.constants[i].release();
             }
-        }
-    }
-
-    /// Lets the operands of concatenations be written where the result wants them.
-    fn join_concats(&mut self) {
-        let g = &self.shared.graph;
-        let mut kept = Vec::with_capacity(self.running.len());
-        for (i, r) in std::mem::take(&mut self.running).into_iter().enumerate() {
-            let node = g.node(r.node);
-            let joined = match (&node.op, &r.native) {
-                (Op::Concat(c), Some(_)) => {
-                    let out = self.ty(node.output()).map(|t| t.1.clone()).unwrap_or_default();
-                    // The axes that memory has before the one that is joined.
-                    let before: SmallVec<[usize; 6]> = match r.order {
-                        Order::Plain => (0..out.rank()).collect(),
-                        Order::ChannelsLast => crate::order::axes(out.rank()),
-                    };
-                    let flat = tensormill_ir::infer::axis(c.axis, out.rank())
-                        .is_ok_and(|axis| before.iter().take_while(|&&a| a != axis).all(|&a| out[a] == 1));
-                    let parts: Vec<(ValueId, usize)> =
-                        r.ins.iter().flatten().map(|v| (*v, self.bytes(*v))).collect();
-                    flat && self.classes.join(node.output(), &parts)
-                }
-                _ => false,
-            };
-            kept.push((i, joined, r));
-        }
-        // Steps keep their numbers for the lifetimes: a joined one stays as a step that does nothing.
-        for (_, joined, mut r) in kept {
-            if joined {
-                r.native = Some(Native {
-                    name: "alias",
-                    reason: "its operands are written in place".into(),
-                    flops: 0,
-                    in_place: false,
-                    packed: None,
-                    anywhere: None,
-                    run: Box::new(|_| Ok(())),
-                });
-                r.ins.clear();
-            }
-            self.running.push(r);
         }
     }
 

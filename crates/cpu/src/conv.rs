@@ -4,6 +4,7 @@ use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep};
 use crate::order::{Order, channels_last};
 use crate::tune::least;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
 use tensormill_kernels::channels_last::conv as last;
@@ -102,6 +103,12 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     let by_pixel = Layout { rows: rank - 2, columns: rank - 1..rank, merged: true };
     let steps = Steps::plan(&memory, &op.epilogue, Some(&by_pixel))?.with_bias_per_column(bias);
     let flops = shape.flops() as u64;
+    // Pixels may lie apart, unless steps follow that see the result as a whole.
+    let mut reads_rows: SmallVec<[(usize, usize); 2]> = steps.by_element().map(|i| (i, kernels)).collect();
+    let writes_rows = (steps.all_hot() && !each).then_some(kernels);
+    if !each && x.order == Order::ChannelsLast {
+        reads_rows.push((0, channels));
+    }
     let mut native = if each {
         let packed = p.weights.get_stored(
             p.pool,
@@ -132,10 +139,11 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
         Native::new(packed.kernel_name(), move |c| {
             steps.run(c, |out, epilogue, c| {
                 let x = c.get::<f32>(0)?;
+                let (pitch, out_pitch) = (c.pitch::<f32>(0, channels), c.out_pitch::<f32>(kernels));
                 if planes {
-                    last::conv_from_planes(c.pool, &shape, x, &packed, out, kernels, epilogue)?;
+                    last::conv_from_planes(c.pool, &shape, x, &packed, out, out_pitch, epilogue)?;
                 } else {
-                    last::conv(c.pool, &shape, x, channels, &packed, out, kernels, epilogue)?;
+                    last::conv(c.pool, &shape, x, pitch, &packed, out, out_pitch, epilogue)?;
                 }
                 Ok(())
             })
@@ -144,6 +152,7 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     native.packed = Some(1);
     native.flops = flops;
     native.reason = format!("{:?} by {:?}", x.shape, w.shape);
+    (native.reads_rows, native.writes_rows) = (reads_rows, writes_rows);
     Ok(native)
 }
 

@@ -29,6 +29,9 @@ pub(crate) struct Place {
     pub bytes: usize,
     /// Whether it is all of its block.
     pub whole: bool,
+    /// Bytes from one row to the next where rows are parts of wider ones; `bytes` then reaches from the first
+    /// element to the last, over those of others.
+    pub pitch: Option<usize>,
 }
 
 /// A value as a step or an output sees it. The type is `None` where only a run tells it.
@@ -72,9 +75,35 @@ pub(crate) struct Hot {
 /// How a step runs.
 pub(crate) enum Act {
     /// A kernel over places that were checked.
-    Kernel { run: Run, cut: Cut, in_place: bool },
+    Kernel(Kernel),
     /// [`Work::Values`].
     Values,
+}
+
+/// A kernel and its places.
+pub(crate) struct Kernel {
+    pub run: Run,
+    pub cut: Cut,
+    pub in_place: bool,
+    /// Where rows of operands or of the first result lie apart.
+    pub pitches: Option<Box<Pitches>>,
+}
+
+/// Bytes from one row to the next, where rows lie apart.
+pub(crate) struct Pitches {
+    pub ins: SmallVec<[Option<usize>; 4]>,
+    pub out: Option<usize>,
+}
+
+impl Pitches {
+    /// Those of a step's operands and first result, if any has one.
+    pub fn of(ins: &[Option<Typed>], outs: &[Typed]) -> Option<Box<Pitches>> {
+        let ins: SmallVec<[Option<usize>; 4]> =
+            ins.iter().map(|t| t.as_ref().and_then(|t| t.place.pitch)).collect();
+        let out = outs.first().and_then(|t| t.place.pitch);
+        let any = out.is_some() || ins.iter().any(Option::is_some);
+        any.then(|| Box::new(Pitches { ins, out }))
+    }
 }
 
 /// The numbers of a layout's blocks in a table.

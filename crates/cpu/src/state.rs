@@ -3,8 +3,8 @@
 use crate::bind::bind;
 use crate::control::{BodyStates, Runner};
 use crate::exec::{self, Surroundings, aligned};
-use crate::layout::{Act, Base, Layout, Typed, Work};
-use crate::native::{Call, Fail, Run, View};
+use crate::layout::{Act, Base, Kernel, Layout, Typed, Work};
+use crate::native::{Call, Fail, View};
 use crate::plan::Shared;
 use crate::tune::Tuner;
 use smallvec::SmallVec;
@@ -127,8 +127,8 @@ impl CpuState {
             let hot = &self.layout.hot[at];
             let (i, frees) = (hot.step, hot.frees);
             match (&hot.act, begin, io.profile.as_deref_mut()) {
-                (Act::Kernel { run, cut, in_place }, None, _) => {
-                    let done = kernel(&mut self.table, &self.shared.pool, run, cut, *in_place);
+                (Act::Kernel(k), None, _) => {
+                    let done = kernel(&mut self.table, &self.shared.pool, k);
                     done.map_err(|f| self.named(i, EvalError::Operand(f.0)))?;
                 }
                 (_, Some(begin), Some(profile)) => {
@@ -212,8 +212,8 @@ impl CpuState {
         measure: Option<(Instant, &mut Vec<Sample>)>,
     ) -> Result<Option<&'static str>, EvalError> {
         let hot = &self.layout.hot[at];
-        if let Act::Kernel { run, cut, in_place } = &hot.act {
-            let done = kernel(&mut self.table, &self.shared.pool, run, cut, *in_place);
+        if let Act::Kernel(k) = &hot.act {
+            let done = kernel(&mut self.table, &self.shared.pool, k);
             return done.map(|()| None).map_err(|f| EvalError::Operand(f.0));
         }
         let i = hot.step;
@@ -348,14 +348,21 @@ fn part<'a>(table: &'a Table, block: usize, t: &Typed) -> Result<&'a [u8], Fail>
 
 /// Runs a kernel on its places.
 #[inline]
-fn kernel(table: &mut Table, pool: &Pool, run: &Run, cut: &Cut, in_place: bool) -> Result<(), Fail> {
+fn kernel(table: &mut Table, pool: &Pool, kernel: &Kernel) -> Result<(), Fail> {
     let mut ins: SmallVec<[Option<View<'_>>; 16]> = SmallVec::new();
     let mut outs: SmallVec<[&mut [u8]; 8]> = SmallVec::new();
-    let read = |bytes: Option<_>| ins.push(bytes.map(|bytes| View { bytes }));
-    if !table.views(cut, read, |bytes| outs.push(bytes)) {
+    let read = |bytes: Option<_>| ins.push(bytes.map(|bytes| View { bytes, pitch: None }));
+    if !table.views(&kernel.cut, read, |bytes| outs.push(bytes)) {
         return Err(Fail("a value lies outside its block".into()));
     }
-    run(&mut Call { pool, ins: &ins, outs: &mut outs, in_place })
+    let mut out_pitch = None;
+    if let Some(pitches) = &kernel.pitches {
+        for (view, pitch) in ins.iter_mut().zip(&pitches.ins) {
+            view.iter_mut().for_each(|v| v.pitch = *pitch);
+        }
+        out_pitch = pitches.out;
+    }
+    (kernel.run)(&mut Call { pool, ins: &ins, outs: &mut outs, in_place: kernel.in_place, out_pitch })
 }
 
 impl State for CpuState {

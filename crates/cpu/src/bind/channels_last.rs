@@ -240,6 +240,7 @@ impl Binder<'_> {
             outs: SmallVec::from_elem(c, 1),
             order,
             converts: true,
+            told: self.report.nodes.len().saturating_sub(1),
         });
         self.converted.insert(v, c);
         c
