@@ -17,7 +17,7 @@ use tensormill_ir::infer::Inferred;
 use tensormill_kernels::threads::Pool;
 use tensormill_reference::{EvalError, EvalLimits, eval_with};
 use tensormill_tensor::arena::Arena;
-use tensormill_tensor::table::{Cut, Table};
+use tensormill_tensor::table::Table;
 use tensormill_tensor::{DType, Shape, Tensor, Value};
 
 /// One caller's memory.
