@@ -1,6 +1,7 @@
 use crate::{BackendError, PlanReport, Profile, RunError};
 use std::path::PathBuf;
 use std::sync::{Arc, atomic::AtomicBool};
+use std::time::Duration;
 use tensormill_ir::{Graph, Node, NodeId, ValueId, infer::Inferred};
 use tensormill_tensor::Value;
 
@@ -35,13 +36,16 @@ pub struct CompileOptions {
     pub max_elements: usize,
     /// Iterations of all loops of one run together.
     pub max_trips: u64,
-    /// Whether convolutions may be computed by transforms that take fewer multiplications and round more:
-    /// to some 1e-5 of the largest products.
-    pub winograd: bool,
+    /// Whether convolutions and large linear layers may be computed in ways that take fewer multiplications and
+    /// round more: to some 1e-5 of the largest products.
+    pub fewer_multiplications: bool,
     /// Inner values that a run may ask for besides the outputs.
     pub extra_outputs: Vec<ValueId>,
     /// A folder where prepared constants may be kept from one start to the next.
     pub cache_dir: Option<PathBuf>,
+    /// The time that measuring which kernel is the fastest may take, all states of the plan together; the
+    /// folder keeps the choices. Without, estimates decide.
+    pub tune: Option<Duration>,
 }
 
 impl Default for CompileOptions {
@@ -51,9 +55,10 @@ impl Default for CompileOptions {
             max_state_bytes: 16 << 30,
             max_elements: 1 << 30,
             max_trips: 10_000_000,
-            winograd: true,
+            fewer_multiplications: true,
             extra_outputs: vec![],
             cache_dir: None,
+            tune: None,
         }
     }
 }

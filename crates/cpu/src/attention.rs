@@ -16,6 +16,12 @@ struct Layout {
     strides: [usize; 3],
 }
 
+/// The elements of a row of all heads, where they lie side by side in the rows of one matrix.
+fn side_by_side(l: &Layout) -> Option<usize> {
+    let width = l.heads * l.size;
+    (l.strides == [l.rows * width, l.size, width]).then_some(width)
+}
+
 impl Layout {
     fn of(k: &Known<'_>, heads: usize) -> Result<Layout, Cow<'static, str>> {
         let dense = row_major(k.shape);
@@ -74,6 +80,8 @@ fn covers(op: &Attention) -> bool {
 struct Plan {
     sizes: Sizes,
     strides: [[usize; 3]; 3],
+    /// Where an operand is the rows of one matrix, the elements of a row, and the rows of a batch item.
+    matrices: [Option<(usize, usize)>; 3],
     mask: Option<MaskLayout>,
 }
 
@@ -106,7 +114,8 @@ impl Plan {
             value_size: v.size,
         };
         let mask = opt(3).map(|m| MaskLayout::of(&m, &sizes)).transpose()?;
-        Ok(Plan { sizes, strides: [q.strides, k.strides, v.strides], mask })
+        let matrices = [&q, &k, &v].map(|l| Some((side_by_side(l)?, l.rows)));
+        Ok(Plan { sizes, strides: [q.strides, k.strides, v.strides], matrices, mask })
     }
 }
 
@@ -116,7 +125,7 @@ pub(crate) fn runs(op: &Attention, ins: &[Option<Known<'_>>]) -> bool {
 }
 
 pub(crate) fn attention(p: &Prep<'_>, op: &Attention) -> Built {
-    let Plan { sizes, strides, mask } = Plan::of(op, p.ins)?;
+    let Plan { sizes, strides, matrices, mask } = Plan::of(op, p.ins)?;
     let Sizes { batch, heads, queries, keys, size, value_size, .. } = sizes;
     let scoring = Scoring {
         scale: op.scale.map_or_else(|| (1.0 / (size as f64).sqrt()) as f32, |s| s.0),
@@ -129,8 +138,16 @@ pub(crate) fn attention(p: &Prep<'_>, op: &Attention) -> Built {
         _ => [heads * queries * value_size, queries * value_size, value_size],
     };
     let mut native = Native::new("attention", move |c: &mut Call<'_, '_>| {
-        let heads =
-            |i: usize| -> Result<Heads<'_>, Fail> { Ok(Heads { data: c.get(i)?, strides: strides[i] }) };
+        let heads = |i: usize| -> Result<Heads<'_>, Fail> {
+            let strides = match matrices[i] {
+                None => strides[i],
+                Some((width, rows)) => {
+                    let pitch = c.pitch::<f32>(i, width);
+                    [rows * pitch, strides[i][1], pitch]
+                }
+            };
+            Ok(Heads { data: c.get(i)?, strides })
+        };
         let (q, k, v) = (heads(0)?, heads(1)?, heads(2)?);
         let mask = match &mask {
             None => None,
@@ -146,6 +163,7 @@ pub(crate) fn attention(p: &Prep<'_>, op: &Attention) -> Built {
         };
         Ok(kernel(c.pool, sizes, q, k, v, mask, scoring, c.out(0)?, out_strides)?)
     })?;
+    native.reads_rows = (0..3).filter_map(|i| Some((i, matrices[i]?.0))).collect();
     native.reason = format!("{heads} heads, {queries} by {keys}");
     native.flops = [batch, heads, queries, keys, size + value_size]
         .iter()

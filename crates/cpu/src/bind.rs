@@ -4,9 +4,10 @@
 mod blocks;
 mod chains;
 mod channels_last;
+mod joins;
 
 use crate::exec::{self, Surroundings, aligned};
-use crate::layout::{Base, Layout, Place, Step, Typed, Work, plain};
+use crate::layout::{Act, Base, Blocks, Hot, Kernel, Layout, Pitches, Place, Step, Typed, Work, plain};
 use crate::native::{Known, Native, Prep, prepare};
 use crate::order::Order;
 use crate::place::{Class, Classes, Kind};
@@ -19,6 +20,7 @@ use tensormill_ir::infer::{Inferred, infer_graph};
 use tensormill_ir::{Expr, IrError, Node, NodeId, ValueId, ops::Op};
 use tensormill_kernels::copy::row_major;
 use tensormill_reference::EvalLimits;
+use tensormill_tensor::table::Cut;
 use tensormill_tensor::{DType, Shape, Tensor, Value};
 
 /// Values computed while a state is made have at most this many elements in all operands and results.
@@ -36,6 +38,8 @@ struct Running {
     order: Order,
     /// Whether it only brings a value into another order.
     converts: bool,
+    /// Its line in the report.
+    told: usize,
 }
 
 type Operands = SmallVec<[Option<ValueId>; 4]>;
@@ -295,6 +299,7 @@ impl Binder<'_> {
                     outs: node.outputs.clone(),
                     order: Order::Plain,
                     converts: false,
+                    told: self.report.nodes.len().saturating_sub(1),
                 });
             }
         }
@@ -319,6 +324,7 @@ impl Binder<'_> {
             outs: node.outputs.clone(),
             order,
             converts: false,
+            told: self.report.nodes.len().saturating_sub(1),
         });
     }
 
@@ -449,7 +455,8 @@ impl Binder<'_> {
             pool: &self.shared.pool,
             weights: &self.shared.weights,
             node: Some(id.index()),
-            winograd: self.shared.options.winograd,
+            fewer_multiplications: self.shared.options.fewer_multiplications,
+            tuner: self.shared.tuner.as_ref(),
         };
         prepare(&prep).map(Some).map_err(|why| (why.into_owned(), false))
     }
@@ -471,7 +478,7 @@ impl Binder<'_> {
                 self.classes.read(*v, i);
             }
         }
-        self.join_concats();
+        self.join();
         let in_place = self.reuse_operands();
         let too_large = |bytes| BackendError::TooLarge { bytes, limit: self.shared.options.max_state_bytes };
         let plan = self.classes.plan().ok_or(too_large(usize::MAX))?;
@@ -481,9 +488,9 @@ impl Binder<'_> {
         let running = std::mem::take(&mut self.running);
         let typed = |v: ValueId| -> Typed {
             let bytes = self.bytes(v);
-            let place = self.classes.find(v).map_or(
-                Place { base: Base::Slot(usize::MAX), offset: 0, bytes, whole: true },
-                |(class, offset)| plan.place(class, offset, bytes),
+            let place = self.classes.spot(v).map_or(
+                Place { base: Base::Slot(usize::MAX), offset: 0, bytes, whole: true, pitch: None },
+                |at| plan.place(at),
             );
             Typed { place, ty: self.types[v.index()].clone() }
         };
@@ -496,27 +503,48 @@ impl Binder<'_> {
             }
         }
         let last = self.classes.slot_ends();
+        let blocks = Blocks {
+            results: results.len(),
+            inputs: g.inputs().len(),
+            constants: self.constants.len(),
+            slots: self.classes.slots(),
+        };
         let mut steps = Vec::with_capacity(running.len());
+        let mut hot = Vec::with_capacity(running.len());
         for (i, r) in running.into_iter().enumerate() {
             let ins: SmallVec<[Option<Typed>; 4]> = r.ins.iter().map(|v| v.map(typed)).collect();
             let outs: SmallVec<[Typed; 1]> = r.outs.iter().map(|v| typed(*v)).collect();
-            let mut order: SmallVec<[usize; 1]> = (0..outs.len()).collect();
-            order.sort_by_key(|&o| (outs[o].place.base, outs[o].place.offset));
-            let work = match r.native {
-                Some(native) => Work::Native { native, in_place: in_place[i] },
-                None => Work::Values { native: r.native_later },
+            let (work, act) = match r.native {
+                Some(Native { name, flops, anywhere, run, .. }) => {
+                    let in_place = in_place[i];
+                    // What is overwritten is in the result already.
+                    let reads = ins.iter().enumerate().map(|(at, t)| {
+                        t.as_ref().filter(|_| !in_place || at > 0).map(|t| blocks.spot(t.place))
+                    });
+                    let cut = Cut::new(reads, outs.iter().map(|t| blocks.spot(t.place)));
+                    let lost = || BackendError::Device("a step would overwrite what it reads".into());
+                    let cut = cut.ok_or_else(lost)?;
+                    let pitches = Pitches::of(&ins, &outs);
+                    (
+                        Work::Native { name, flops, anywhere },
+                        Act::Kernel(Kernel { run, cut, in_place, pitches }),
+                    )
+                }
+                None => (Work::Values { native: r.native_later }, Act::Values),
             };
             let free = last.get(&i).cloned().unwrap_or_default();
-            steps.push(Step { node: r.node, work, ins, outs, order, free, converts: r.converts });
+            hot.push(Hot { step: i, act, frees: !free.is_empty() });
+            steps.push(Step { node: r.node, work, ins, outs, free, converts: r.converts });
         }
         let arena = plan.arena;
         self.align_constants(&steps, &outputs);
         Ok(Layout {
             steps,
+            hot,
+            blocks,
             inputs: g.inputs().iter().map(|v| self.types[v.index()].clone()).collect(),
             arena,
             results,
-            slots: self.classes.slots(),
             own_constants: self
                 .constant_of
                 .iter()
@@ -536,7 +564,7 @@ impl Binder<'_> {
         let mut used = read.clone();
         for step in steps {
             let anywhere = match &step.work {
-                Work::Native { native, .. } => native.anywhere,
+                Work::Native { anywhere, .. } => *anywhere,
                 Work::Values { .. } => None,
             };
             for (at, t) in step.ins.iter().enumerate() {
@@ -558,48 +586,6 @@ impl Binder<'_> {
                 // Folding or packing may have looked at it.
                 self.constants[i].release();
             }
-        }
-    }
-
-    /// Lets the operands of concatenations be written where the result wants them.
-    fn join_concats(&mut self) {
-        let g = &self.shared.graph;
-        let mut kept = Vec::with_capacity(self.running.len());
-        for (i, r) in std::mem::take(&mut self.running).into_iter().enumerate() {
-            let node = g.node(r.node);
-            let joined = match (&node.op, &r.native) {
-                (Op::Concat(c), Some(_)) => {
-                    let out = self.ty(node.output()).map(|t| t.1.clone()).unwrap_or_default();
-                    // The axes that memory has before the one that is joined.
-                    let before: SmallVec<[usize; 6]> = match r.order {
-                        Order::Plain => (0..out.rank()).collect(),
-                        Order::ChannelsLast => crate::order::axes(out.rank()),
-                    };
-                    let flat = tensormill_ir::infer::axis(c.axis, out.rank())
-                        .is_ok_and(|axis| before.iter().take_while(|&&a| a != axis).all(|&a| out[a] == 1));
-                    let parts: Vec<(ValueId, usize)> =
-                        r.ins.iter().flatten().map(|v| (*v, self.bytes(*v))).collect();
-                    flat && self.classes.join(node.output(), &parts)
-                }
-                _ => false,
-            };
-            kept.push((i, joined, r));
-        }
-        // Steps keep their numbers for the lifetimes: a joined one stays as a step that does nothing.
-        for (_, joined, mut r) in kept {
-            if joined {
-                r.native = Some(Native {
-                    name: "alias",
-                    reason: "its operands are written in place".into(),
-                    flops: 0,
-                    in_place: false,
-                    packed: None,
-                    anywhere: None,
-                    run: Box::new(|_| Ok(())),
-                });
-                r.ins.clear();
-            }
-            self.running.push(r);
         }
     }
 

@@ -9,7 +9,8 @@ mod digest;
 mod file;
 
 use bytes::Bytes;
-use digest::{digest, digest_on, digest_words};
+pub(crate) use digest::digest_words;
+use digest::{digest, digest_on};
 use file::{Item, Name, Stored};
 use std::path::{Path, PathBuf};
 use tensormill_ir::{Graph, ops::Op};

@@ -52,6 +52,22 @@ struct Kept {
     state: CpuState,
 }
 
+impl Kept {
+    /// Whether the state was made for values of these types; without allocating for tensors.
+    fn fits(&self, inputs: &[Value]) -> bool {
+        let same = |(f, v): (&Inferred, &Value)| match (&f.ty, v) {
+            (Type::Tensor(t), Value::Tensor(v)) => {
+                let dims = t.dims.as_deref().unwrap_or_default();
+                t.dtype == v.dtype()
+                    && t.dims.is_some()
+                    && dims.iter().map(|d| d.known()).eq(v.shape().iter().map(|&n| Some(n)))
+            }
+            (ty, v) => Type::of(v).is_some_and(|t| t == *ty),
+        };
+        self.types.len() == inputs.len() && self.types.iter().zip(inputs).all(same)
+    }
+}
+
 /// One state's states for the bodies inside it.
 #[derive(Default)]
 pub(crate) struct BodyStates(Vec<Kept>);
@@ -68,18 +84,18 @@ pub(crate) struct Runner<'a> {
 impl Bodies for Runner<'_> {
     fn run(&self, body: &Arc<Graph>, inputs: &[Value], trips: &Cell<u64>) -> Result<Vec<Value>, EvalError> {
         let plan = self.shared.bodies.get(body, &self.shared.options, &self.shared.pool)?;
-        let declared = body.inputs().iter().map(|&v| body.ty(v));
-        let types: Vec<Inferred> = inputs
-            .iter()
-            .zip(declared)
-            .map(|(v, ty)| Inferred { ty: Type::of(v).unwrap_or_else(|| ty.clone()), elements: None })
-            .collect();
         let key = Arc::as_ptr(body) as usize;
         let mut states = self.states.borrow_mut();
-        let found = states.0.iter().position(|k| k.body == key && k.types == types);
+        let found = states.0.iter().position(|k| k.body == key && k.fits(inputs));
         let mut kept = match found {
             Some(i) => states.0.swap_remove(i),
             None => {
+                let declared = body.inputs().iter().map(|&v| body.ty(v));
+                let types: Vec<Inferred> = inputs
+                    .iter()
+                    .zip(declared)
+                    .map(|(v, ty)| Inferred { ty: Type::of(v).unwrap_or_else(|| ty.clone()), elements: None })
+                    .collect();
                 let state = CpuState::new(plan, &types).map_err(|e| EvalError::Operand(e.to_string()))?;
                 Kept { body: key, types, state }
             }

@@ -3,6 +3,8 @@
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep};
 use crate::order::{Order, channels_last};
+use crate::tune::least;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
@@ -12,6 +14,7 @@ use tensormill_kernels::conv::{
     ConvShape, ConvTransposeShape, ConvWeights, Window, conv as conv_kernel, conv_packed,
     conv_transpose as transpose_kernel,
 };
+use tensormill_kernels::epilogue::Epilogue;
 use tensormill_tensor::{DType, Tensor};
 
 fn window(a: &WindowAxis) -> Window {
@@ -143,6 +146,12 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     let by_pixel = Layout { rows: rank - 2, columns: rank - 1..rank, merged: true };
     let steps = Steps::plan(&memory, &op.epilogue, Some(&by_pixel))?.with_bias_per_column(bias);
     let flops = shape.flops() as u64;
+    // Pixels may lie apart, unless steps follow that see the result as a whole.
+    let mut reads_rows: SmallVec<[(usize, usize); 2]> = steps.by_element().map(|i| (i, kernels)).collect();
+    let writes_rows = (steps.all_hot() && !each).then_some(kernels);
+    if !each && x.order == Order::ChannelsLast {
+        reads_rows.push((0, channels));
+    }
     let mut native = if each {
         let packed = depthwise_weights(p, p.node, &shape, (weights, data))?;
         Native::new("nhwc-depthwise", move |c| {
@@ -151,19 +160,19 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
             })
         })?
     } else {
-        let algorithm = match p.winograd {
-            true => last::Algorithm::pick(p.pool.level(), &shape),
-            false => last::Algorithm::Direct,
-        };
-        let packed = packed_weights(p, p.node, &shape, (weights, data), algorithm)?;
         let planes = x.order == Order::Plain;
+        let mut sizes: Vec<usize> = x.shape.iter().chain(w.shape).copied().collect();
+        sizes.extend(&op.pads);
+        let algorithm = algorithm(p, &shape, &sizes, (channels, kernels), data, planes);
+        let packed = packed_weights(p, p.node, &shape, (weights, data), algorithm)?;
         Native::new(packed.kernel_name(), move |c| {
             steps.run(c, |out, epilogue, c| {
                 let x = c.get::<f32>(0)?;
+                let (pitch, out_pitch) = (c.pitch::<f32>(0, channels), c.out_pitch::<f32>(kernels));
                 if planes {
-                    last::conv_from_planes(c.pool, &shape, x, &packed, out, kernels, epilogue)?;
+                    last::conv_from_planes(c.pool, &shape, x, &packed, out, out_pitch, epilogue)?;
                 } else {
-                    last::conv(c.pool, &shape, x, channels, &packed, out, kernels, epilogue)?;
+                    last::conv(c.pool, &shape, x, pitch, &packed, out, out_pitch, epilogue)?;
                 }
                 Ok(())
             })
@@ -172,7 +181,36 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {
     native.packed = Some(1);
     native.flops = flops;
     native.reason = format!("{:?} by {:?}", x.shape, w.shape);
+    (native.reads_rows, native.writes_rows) = (reads_rows, writes_rows);
     Ok(native)
+}
+
+/// How a convolution is computed: as estimated, or as measured where there is a choice.
+fn algorithm(
+    p: &Prep<'_>,
+    shape: &ConvShape,
+    sizes: &[usize],
+    (from, to): (usize, usize),
+    weights: &[[u8; 4]],
+    planes: bool,
+) -> last::Algorithm {
+    use last::Algorithm::{Direct, Winograd};
+    if !p.fewer_multiplications {
+        return Direct;
+    }
+    let likely = last::Algorithm::pick(p.pool.level(), shape);
+    let Some(tuner) = p.tuner.filter(|_| !planes && Winograd.supports(shape)) else { return likely };
+    let candidates = if likely == Direct { [Direct, Winograd] } else { [Winograd, Direct] };
+    let mut x: Vec<f32> = vec![];
+    let mut out: Vec<f32> = vec![];
+    // The order of the candidates is the estimate's: choices are told by it.
+    let kind = if likely == Direct { "conv, direct first" } else { "conv, winograd first" };
+    tuner.pick((kind, sizes), p.pool, &candidates, |algorithm| {
+        x.resize(shape.input_len(), 1.0);
+        out.resize(shape.output_len(), 0.0);
+        let packed = last::ConvWeights::pack(p.pool, shape, weights, algorithm).ok()?;
+        least(|| last::conv(p.pool, shape, &x, from, &packed, &mut out, to, Epilogue::NONE))
+    })
 }
 
 pub(crate) fn conv_transpose(p: &Prep<'_>, op: &ConvTranspose) -> Built {

@@ -11,13 +11,23 @@ pub(crate) fn convert(dtype: DType, shape: &Shape, order: Order) -> Option<Nativ
     let pixels: usize = shape[2..].iter().product();
     let made: Built = by_size!(dtype.size()?, T => match order {
         Order::ChannelsLast => Native::new("to-channels-last", move |c| {
-            let (pool, x) = (c.pool, c.get::<T>(0)?);
-            Ok(from_planes(pool, x, batch, channels, pixels, c.out::<T>(0)?, channels)?)
+            let (pool, x, out_pitch) = (c.pool, c.get::<T>(0)?, c.out_pitch::<T>(channels));
+            Ok(from_planes(pool, x, batch, channels, pixels, c.out::<T>(0)?, out_pitch)?)
         }),
         Order::Plain => Native::new("to-planes", move |c| {
-            let (pool, x) = (c.pool, c.get::<T>(0)?);
-            Ok(to_planes(pool, x, channels, batch, channels, pixels, c.out::<T>(0)?)?)
+            let (pool, x, pitch) = (c.pool, c.get::<T>(0)?, c.pitch::<T>(0, channels));
+            let out_pitch = c.out_pitch::<T>(pixels);
+            Ok(to_planes(pool, x, pitch, batch, channels, pixels, c.out::<T>(0)?, out_pitch)?)
         }),
     });
-    made.ok()
+    let mut native = made.ok()?;
+    match order {
+        // A row is a pixel of the one order, a plane of the other.
+        Order::Plain => {
+            native.reads_rows.push((0, channels));
+            native.writes_rows = Some(pixels);
+        }
+        Order::ChannelsLast => native.writes_rows = Some(channels),
+    }
+    Some(native)
 }

@@ -31,6 +31,8 @@ pub(crate) struct Steps {
     /// How many of them run inside the kernel.
     hot: usize,
     out: Shape,
+    /// Elements of a row, as the kernel sees them.
+    row: usize,
     /// The operand that is added first, with a number per row or per column.
     bias: Option<(usize, Lies)>,
 }
@@ -66,7 +68,8 @@ impl Steps {
         }
         let apart = |s: &Planned| matches!(s, Planned::Binary { lies: Lies::Apart, .. });
         let hot = planned.iter().position(apart).unwrap_or(planned.len());
-        Ok(Steps { steps: planned, hot, out, bias: None })
+        let row = layout.map_or(0, |l| out[l.columns.clone()].iter().product());
+        Ok(Steps { steps: planned, hot, out, row, bias: None })
     }
 
     /// Adds a number per row before all else.
@@ -79,6 +82,14 @@ impl Steps {
     pub fn with_bias_per_column(mut self, operand: Option<usize>) -> Steps {
         self.bias = operand.map(|i| (i, Lies::PerColumn));
         self
+    }
+
+    /// Operands with a number for each element that are read inside the kernel: their rows may lie apart.
+    pub fn by_element(&self) -> impl Iterator<Item = usize> {
+        self.steps[..self.hot].iter().filter_map(|s| match s {
+            Planned::Binary { operand, lies: Lies::Full, .. } => Some(*operand),
+            _ => None,
+        })
     }
 
     /// Whether every step runs inside the kernel.
@@ -102,6 +113,7 @@ impl Steps {
             let bias = c.get::<f32>(bias)?;
             hot.push(if lies == Lies::PerRow { Step::bias_rows(bias) } else { Step::bias_columns(bias) });
         }
+        let row = self.row;
         for step in &self.steps[..self.hot] {
             hot.push(match step {
                 Planned::Unary(op) => Step::Unary(*op),
@@ -110,7 +122,10 @@ impl Steps {
                     let operand = match lies {
                         Lies::PerRow => Operand::PerRow(x),
                         Lies::PerColumn => Operand::PerColumn(x),
-                        Lies::Full => Operand::Full(x),
+                        Lies::Full => match c.pitch::<f32>(*operand, row) {
+                            pitch if pitch == row => Operand::Full(x),
+                            pitch => Operand::Pitched { data: x, pitch },
+                        },
                         _ => Operand::Scalar(*x.first().ok_or_else(|| Fail("an empty operand".into()))?),
                     };
                     Step::Binary { op: *op, operand, reversed: *reversed }
@@ -127,11 +142,11 @@ impl Steps {
         kernel: impl FnOnce(&mut [f32], Epilogue<'_>, &Call<'_, 'a>) -> Result<(), Fail>,
     ) -> Result<(), Fail> {
         let hot = self.hot(c)?;
-        let (pool, ins, in_place) = (c.pool, c.ins, c.in_place);
+        let (pool, ins, in_place, out_pitch) = (c.pool, c.ins, c.in_place, c.out_pitch);
         let (first, _) = c.outs.split_at_mut(1);
         let bytes: &mut [u8] = &mut *first[0];
         let out = arena::elements_mut::<f32>(bytes).ok_or_else(|| Fail("a result is not aligned".into()))?;
-        let rest = Call { pool, ins, outs: &mut [], in_place };
+        let rest = Call { pool, ins, outs: &mut [], in_place, out_pitch };
         kernel(out, Epilogue::new(&hot), &rest)?;
         for step in &self.steps[self.hot..] {
             self.apart(step, out, ins, &rest)?;

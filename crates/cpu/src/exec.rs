@@ -85,7 +85,8 @@ fn natively(
         pool: s.pool,
         weights: s.weights,
         node: s.node,
-        winograd: false,
+        fewer_multiplications: false,
+        tuner: None,
     };
     let native = prepare(&prep).ok()?;
     let mut results = SmallVec::<[Tensor; 1]>::new();
@@ -96,11 +97,12 @@ fn natively(
         }
     }
     let views: SmallVec<[Option<View<'_>>; 4]> =
-        tensors.iter().map(|t| t.as_ref().map(|t| View { bytes: t.bytes() })).collect();
+        tensors.iter().map(|t| t.as_ref().map(|t| View { bytes: t.bytes(), pitch: None })).collect();
     let done = {
         let mut bytes: SmallVec<[&mut [u8]; 1]> =
             results.iter_mut().map(|t| t.bytes_mut().unwrap_or_default()).collect();
-        (native.run)(&mut Call { pool: s.pool, ins: &views, outs: &mut bytes, in_place: false })
+        let (pool, outs) = (s.pool, &mut bytes[..]);
+        (native.run)(&mut Call { pool, ins: &views, outs, in_place: false, out_pitch: None })
     };
     Some(done.map(|()| (results.into_iter().map(Value::Tensor).collect(), native.name)))
 }

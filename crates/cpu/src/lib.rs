@@ -30,10 +30,13 @@ mod recurrent;
 mod reduce;
 mod reference_backend;
 mod resize;
+mod resolve;
 mod shape;
 mod slice;
 mod softmax;
+mod sort;
 mod state;
+mod tune;
 
 pub use plan::CpuBackend;
 pub use reference_backend::ReferenceBackend;

@@ -2,9 +2,11 @@
 
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep, Sizes};
+use crate::tune::least;
 use tensormill_ir::ops::MatMul;
-use tensormill_kernels::channels_last::linear::{LinearWeights, linear};
+use tensormill_kernels::channels_last::linear::{LinearWeights, Method, linear};
 use tensormill_kernels::copy::row_major;
+use tensormill_kernels::epilogue::Epilogue;
 use tensormill_kernels::matmul::{
     BatchItem, BatchShape, MatRef, PackedB, matmul as product, matmul_batch, matmul_packed,
 };
@@ -157,9 +159,11 @@ fn large(
                 |packed| LinearWeights::from_packed(p.pool.level(), k, n, packed),
                 || LinearWeights::pack(p.pool, matrix),
             )?;
-            let mut native = Native::new("linear", move |c| {
+            let method = method(p, &packed, (m, k, n));
+            let name = if method == Method::Strassen { "linear-strassen" } else { "linear" };
+            let mut native = Native::new(name, move |c| {
                 steps.run(c, |out, epilogue, c| {
-                    Ok(linear(c.pool, m, c.get::<f32>(0)?, a.0, &packed, out, epilogue)?)
+                    Ok(linear(c.pool, method, m, c.get::<f32>(0)?, a.0, &packed, out, epilogue)?)
                 })
             })?;
             native.reason = format!("{m}x{k}x{n}, constant right operand");
@@ -192,6 +196,26 @@ fn large(
     })?;
     native.reason = format!("{m}x{k}x{n}");
     Ok(native)
+}
+
+/// How a linear layer is computed: as estimated, or as measured where there is a choice.
+fn method(p: &Prep<'_>, weights: &LinearWeights, (m, k, n): (usize, usize, usize)) -> Method {
+    use Method::{Direct, Strassen};
+    /// Fewer rows than this never gain.
+    const FEW: usize = 32;
+    if !p.fewer_multiplications {
+        return Direct;
+    }
+    let level = p.pool.level();
+    let likely = Method::pick(level, m, k, n);
+    let choice = m >= FEW && Strassen.supports(level, k, n);
+    let Some(tuner) = p.tuner.filter(|_| choice) else { return likely };
+    let candidates = if likely == Direct { [Direct, Strassen] } else { [Strassen, Direct] };
+    let kind = if likely == Direct { "linear, direct first" } else { "linear, strassen first" };
+    let (x, mut out) = (vec![1.0; m * k], vec![0.0; m * n]);
+    tuner.pick((kind, &[m, k, n]), p.pool, &candidates, |method| {
+        least(|| linear(p.pool, method, m, &x, k, weights, &mut out, Epilogue::NONE))
+    })
 }
 
 /// Integer products with wrapping sums, row by row.

@@ -7,6 +7,7 @@
 
 use crate::cache::{Cache, Source};
 use crate::order::Order;
+use crate::tune::Tuner;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::any::Any;
@@ -39,6 +40,8 @@ impl From<TensorError> for Fail {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
     pub bytes: &'a [u8],
+    /// Bytes from one row to the next, where rows lie apart.
+    pub pitch: Option<usize>,
 }
 
 impl<'a> View<'a> {
@@ -55,9 +58,22 @@ pub(crate) struct Call<'c, 'a> {
     pub outs: &'c mut [&'a mut [u8]],
     /// The operand whose elements are in the first result already, to be overwritten.
     pub in_place: bool,
+    /// Bytes from one row of the first result to the next, where rows lie apart.
+    pub out_pitch: Option<usize>,
 }
 
 impl<'a> Call<'_, 'a> {
+    /// Elements from one row of an operand to the next: `run`, the row's own, unless rows lie apart.
+    pub fn pitch<T>(&self, i: usize, run: usize) -> usize {
+        let pitch = self.ins.get(i).copied().flatten().and_then(|v| v.pitch);
+        pitch.map_or(run, |bytes| bytes / size_of::<T>())
+    }
+
+    /// As [`Call::pitch`], for the first result.
+    pub fn out_pitch<T>(&self, run: usize) -> usize {
+        self.out_pitch.map_or(run, |bytes| bytes / size_of::<T>())
+    }
+
     /// The elements of an operand that must be there.
     pub fn get<T: Element>(&self, i: usize) -> Result<&'a [T], Fail> {
         self.view(i)?.get()
@@ -74,7 +90,8 @@ impl<'a> Call<'_, 'a> {
     }
 }
 
-type Run = Box<dyn Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync>;
+/// A kernel's call.
+pub(crate) type Run = Box<dyn Fn(&mut Call<'_, '_>) -> Result<(), Fail> + Send + Sync>;
 
 /// A kernel prepared for operands of concrete types.
 pub(crate) struct Native {
@@ -90,6 +107,10 @@ pub(crate) struct Native {
     pub packed: Option<usize>,
     /// An operand that need not be aligned for its elements.
     pub anywhere: Option<usize>,
+    /// Operands whose rows may lie apart, as parts of wider rows, and the elements of a row.
+    pub reads_rows: SmallVec<[(usize, usize); 2]>,
+    /// The elements of a row of the only result, if its rows may lie apart.
+    pub writes_rows: Option<usize>,
     pub run: Run,
 }
 
@@ -105,8 +126,15 @@ impl Native {
             in_place: false,
             packed: None,
             anywhere: None,
+            reads_rows: SmallVec::new(),
+            writes_rows: None,
             run: Box::new(run),
         })
+    }
+
+    /// The elements of a row of this operand, if the kernel takes rows that lie apart.
+    pub fn row_read(&self, operand: usize) -> Option<usize> {
+        self.reads_rows.iter().find(|r| r.0 == operand).map(|r| r.1)
     }
 }
 
@@ -166,8 +194,10 @@ pub(crate) struct Prep<'a> {
     pub weights: &'a Weights,
     /// Names the node in the cache of packed weights; `None` outside a plan.
     pub node: Option<usize>,
-    /// Whether convolutions may round more for fewer multiplications.
-    pub winograd: bool,
+    /// Whether kernels may round more for fewer multiplications.
+    pub fewer_multiplications: bool,
+    /// Measures kernels, where that is asked for.
+    pub tuner: Option<&'a Tuner>,
 }
 
 impl<'a> Prep<'a> {
@@ -396,6 +426,8 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::GroupNorm(o) => crate::norm::group_norm(p, Some(o.groups), o.epsilon.0),
         Op::Softmax(o) => crate::softmax::softmax(p, o.axis, false),
         Op::LogSoftmax(o) => crate::softmax::softmax(p, o.axis, true),
+        Op::CumSum(o) => crate::sort::running(p, true, o.exclusive, o.reverse),
+        Op::CumProd(o) => crate::sort::running(p, false, o.exclusive, o.reverse),
         Op::Gather(o) => crate::gather::gather(p, o),
         Op::Pad(o) => crate::pad::pad(p, o),
         Op::Resize(o) => crate::resize::resize(p, o),

@@ -28,14 +28,48 @@ pub(crate) struct Class {
     last: usize,
     /// Whether all of it becomes an output.
     output: bool,
-    /// The class and place that it became a part of.
-    parent: Option<(usize, usize)>,
+    /// What it became a part of.
+    parent: Option<Link>,
+    /// How many rows it has, once it has parts that are parts of each of them.
+    rows: Option<usize>,
+    /// Whether another class became a part of it that is one run of bytes.
+    runs: bool,
+    /// The values that were put into it, and not by way of another class.
+    values: SmallVec<[ValueId; 2]>,
+}
+
+/// How a class is a part of another.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    class: usize,
+    offset: usize,
+    /// Rows, and bytes from one to the next; `None` where the part is one run of bytes.
+    apart: Option<(usize, usize)>,
 }
 
 impl Class {
     pub fn new(kind: Kind, bytes: usize) -> Class {
-        Class { kind, bytes, first: usize::MAX, last: 0, output: false, parent: None }
+        let (first, last, values) = (usize::MAX, 0, SmallVec::new());
+        Class { kind, bytes, first, last, output: false, parent: None, rows: None, runs: false, values }
     }
+}
+
+/// Where a value lies in the block that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub class: usize,
+    pub offset: usize,
+    /// Bytes from the first element to the last, over those of others where rows lie apart.
+    pub span: usize,
+    /// Bytes from one row to the next, where they lie apart.
+    pub pitch: Option<usize>,
+}
+
+/// What [`Classes::put`] changed.
+pub(crate) struct Put {
+    part: usize,
+    whole: usize,
+    before: (usize, usize, Option<usize>),
 }
 
 /// The classes of a graph's values.
@@ -61,6 +95,7 @@ impl Classes {
         }
         self.of[v.index()] = Some((self.all.len(), 0, class.bytes));
         self.all.push(class);
+        self.note(v);
     }
 
     /// How many slots there are: also the number of the next one.
@@ -74,15 +109,98 @@ impl Classes {
             self.of.resize(v.index() + 1, None);
         }
         self.of[v.index()] = self.of[of.index()].map(|(class, at, _)| (class, at + offset, bytes));
+        self.note(v);
     }
 
-    /// The block that a value lies in, and where.
-    pub fn find(&self, v: ValueId) -> Option<(usize, usize)> {
-        let (mut class, mut offset, _) = self.of[v.index()]?;
-        while let Some((parent, at)) = self.all[class].parent {
-            (class, offset) = (parent, offset + at);
+    fn note(&mut self, v: ValueId) {
+        if let Some((class, ..)) = self.of[v.index()] {
+            self.all[class].values.push(v);
         }
-        Some((class, offset))
+    }
+
+    /// The block that a value lies in, and where it begins.
+    pub fn find(&self, v: ValueId) -> Option<(usize, usize)> {
+        self.spot(v).map(|s| (s.class, s.offset))
+    }
+
+    /// Where a value lies.
+    pub fn spot(&self, v: ValueId) -> Option<Spot> {
+        let (mut class, mut offset, bytes) = self.of[v.index()]?;
+        let mut apart: Option<(usize, usize)> = None;
+        while let Some(link) = self.all[class].parent {
+            // All that lies apart has the rows of what it is a part of: the outermost pitch is theirs.
+            apart = link.apart.or(apart);
+            (class, offset) = (link.class, offset + link.offset);
+        }
+        let span = match apart {
+            Some((rows, pitch)) if bytes > 0 => (rows - 1) * pitch + bytes / rows,
+            _ => bytes,
+        };
+        Some(Spot { class, offset, span, pitch: apart.map(|a| a.1) })
+    }
+
+    /// The class that a value was put into, and the values there, if it is all of it.
+    pub fn all_of(&self, v: ValueId) -> Option<(usize, &[ValueId])> {
+        let (class, offset, bytes) = self.of[v.index()]?;
+        let c = &self.all[class];
+        (offset == 0 && bytes == c.bytes).then_some((class, &c.values[..]))
+    }
+
+    /// What the value's class is a part of, row by row: the other class, and where in a row.
+    pub fn row_of(&self, v: ValueId) -> Option<(usize, usize)> {
+        let link = self.all[self.all_of(v)?.0].parent?;
+        link.apart.map(|_| (link.class, link.offset))
+    }
+
+    /// The value that a class was made for.
+    pub fn owner(&self, class: usize) -> Option<ValueId> {
+        self.all.get(class)?.values.first().copied()
+    }
+
+    /// How many rows a class has, once parts lie in each of them.
+    pub fn rows(&self, class: usize) -> Option<usize> {
+        self.all.get(class)?.rows
+    }
+
+    /// Makes the class of `part`, which has `rows` rows, a part of each row of `whole`, from byte `offset` of
+    /// the row on; `None` where one of them does not allow it.
+    pub fn put(&mut self, part: ValueId, whole: ValueId, offset: usize, rows: usize) -> Option<Put> {
+        let part = self.own(part)?;
+        let (into, _) = self.all_of(whole)?;
+        let (p, w) = (&self.all[part], &self.all[into]);
+        let rows_fit = |c: &Class| c.rows.is_none_or(|r| r == rows) && c.bytes.is_multiple_of(rows);
+        let apart = w.parent.and_then(|l| l.apart);
+        let fits = rows > 1
+            && rows_fit(p)
+            && rows_fit(w)
+            && !p.runs
+            && p.last != usize::MAX
+            && p.bytes > 0
+            && offset + p.bytes / rows <= w.bytes / rows
+            && matches!(w.kind, Kind::Step | Kind::Input(_))
+            && apart.is_none_or(|a| a.0 == rows);
+        if !fits || self.root(into) == part {
+            return None;
+        }
+        let put = Put { part, whole: into, before: (w.first, w.last, w.rows) };
+        let link = Link { class: into, offset, apart: Some((rows, w.bytes / rows)) };
+        self.merge(part, link);
+        self.all[into].rows = Some(rows);
+        Some(put)
+    }
+
+    /// Undoes the newest [`Classes::put`].
+    pub fn take_back(&mut self, put: &Put) {
+        self.all[put.part].parent = None;
+        let whole = &mut self.all[put.whole];
+        (whole.first, whole.last, whole.rows) = put.before;
+    }
+
+    fn root(&self, mut class: usize) -> usize {
+        while let Some(link) = self.all[class].parent {
+            class = link.class;
+        }
+        class
     }
 
     fn size(&self, v: ValueId) -> usize {
@@ -121,12 +239,17 @@ impl Classes {
         (direct && offset == 0 && c.kind == Kind::Step && self.size(v) == c.bytes).then_some(class)
     }
 
-    fn merge(&mut self, part: usize, whole: usize, offset: usize) {
+    fn merge(&mut self, part: usize, link: Link) {
         let (first, last) = (self.all[part].first, self.all[part].last);
-        self.all[part].parent = Some((whole, offset));
-        let whole = &mut self.all[whole];
-        whole.first = whole.first.min(first);
-        whole.last = whole.last.max(last);
+        self.all[part].parent = Some(link);
+        let mut next = Some(link);
+        while let Some(link) = next {
+            let whole = &mut self.all[link.class];
+            whole.first = whole.first.min(first);
+            whole.last = whole.last.max(last);
+            whole.runs |= link.apart.is_none();
+            next = whole.parent;
+        }
     }
 
     /// Makes the parts lie one after the other in `out`; leaves all as it is and says so when one cannot.
@@ -147,20 +270,21 @@ impl Classes {
             return false;
         }
         for (class, at) in owners {
-            self.merge(class, whole, at);
+            self.merge(class, Link { class: whole, offset: at, apart: None });
         }
         true
     }
 
     /// Puts `y` where `x` lies, if step `step` is the last that looks at x's block.
     pub fn overwrite(&mut self, y: ValueId, x: ValueId, bytes: usize, step: usize) -> bool {
-        let (Some(own), Some((class, offset))) = (self.own(y), self.find(x)) else { return false };
+        let (Some(own), Some(spot)) = (self.own(y), self.spot(x)) else { return false };
+        let Spot { class, offset, pitch, .. } = spot;
         let c = &self.all[class];
-        let free = c.kind == Kind::Step && c.last == step && !c.output && class != own;
+        let free = c.kind == Kind::Step && c.last == step && !c.output && class != own && pitch.is_none();
         if !free || self.size(x) != bytes || bytes == 0 || self.all[own].last == usize::MAX {
             return false;
         }
-        self.merge(own, class, offset);
+        self.merge(own, Link { class, offset, apart: None });
         true
     }
 
@@ -230,10 +354,11 @@ impl Places<'_> {
     }
 
     /// The place of a part of a class.
-    pub fn place(&self, class: usize, offset: usize, bytes: usize) -> Place {
+    pub fn place(&self, at: Spot) -> Place {
+        let Spot { class, offset, span, pitch } = at;
         let (base, start) = self.bases[class].unwrap_or((Base::Slot(usize::MAX), 0));
-        let whole = offset == 0 && bytes == self.classes[class].bytes;
-        Place { base, offset: start + offset, bytes, whole }
+        let whole = offset == 0 && span == self.classes[class].bytes;
+        Place { base, offset: start + offset, bytes: span, whole, pitch }
     }
 }
 

@@ -5,7 +5,9 @@ use crate::cache::Cache;
 use crate::control::BodyPlans;
 use crate::exec::{self, Surroundings, aligned};
 use crate::native::Weights;
+use crate::resolve::{self, Decisions};
 use crate::state::CpuState;
+use crate::tune::Tuner;
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tensormill_backend::{
@@ -52,8 +54,11 @@ pub(crate) struct Shared {
     /// Aligned copies of those that runs read.
     read: Mutex<FxHashMap<ValueId, Tensor>>,
     pub weights: Weights,
+    pub tuner: Option<Tuner>,
     pub bodies: BodyPlans,
     report: Mutex<Option<PlanReport>>,
+    /// Plans of this graph with branches taken, by what was decided; `None` when there is no branch.
+    taken: Option<Mutex<FxHashMap<Decisions, Arc<Shared>>>>,
 }
 
 impl Shared {
@@ -73,9 +78,12 @@ impl Shared {
             constants: FxHashMap::default(),
             read: Mutex::default(),
             weights: Weights::default(),
+            tuner: options.tune.map(|budget| Tuner::new(budget, options.cache_dir.as_deref(), pool)),
             bodies: BodyPlans::default(),
             report: Mutex::new(None),
+            taken: None,
         };
+        shared.taken = resolve::has_branches(&shared.graph).then(Mutex::default);
         shared.fold();
         if let Some(folder) = &options.cache_dir {
             shared.weights.cache = Some(Cache::open(folder, &shared.graph, pool));
@@ -160,6 +168,32 @@ impl Shared {
             read.get(v).map_or_else(|| if t.release() { 0 } else { t.byte_len() }, Tensor::byte_len)
         };
         self.constants.iter().map(held).sum()
+    }
+
+    /// The plan with the branches taken that inputs of these types decide, if they decide any.
+    pub fn resolved(&self, inputs: &[Inferred]) -> Option<Arc<Shared>> {
+        let taken = self.taken.as_ref()?;
+        let decisions = resolve::decide(&self.graph, &self.wanted, inputs)?;
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = taken.get(&decisions) {
+            return Some(found.clone());
+        }
+        let graph = resolve::taken(&self.graph, &self.wanted, &decisions).ok()?;
+        let mut options = self.options.clone();
+        options.extra_outputs.clear();
+        let mut made = Shared::new(graph, &options, &self.pool).ok()?;
+        // What sizes did not decide is left to the run.
+        made.taken = None;
+        let made = Arc::new(made);
+        taken.insert(decisions, made.clone());
+        Some(made)
+    }
+
+    /// Bytes of packed weights, of the plans with branches taken too.
+    fn packed_bytes(&self) -> usize {
+        let taken = self.taken.as_ref().map(|t| t.lock().unwrap_or_else(PoisonError::into_inner));
+        let taken = taken.iter().flat_map(|t| t.values()).map(|s| s.weights.bytes());
+        self.weights.bytes() + taken.sum::<usize>()
     }
 
     /// Keeps the newest layout's report.
@@ -249,7 +283,7 @@ impl Plan for CpuPlan {
             };
             [1, 64, 224, 16, 7].into_iter().find_map(try_size).unwrap_or_else(|| unsized_report(g))
         });
-        report.constant_bytes = self.0.constants_held() + self.0.weights.bytes();
+        report.constant_bytes = self.0.constants_held() + self.0.packed_bytes();
         report
     }
 

@@ -90,9 +90,12 @@ fn pool_channels_last(
     let (batch, channels) = (x.shape[0], x.shape[1]);
     let shape = last::PoolShape { batch, channels, input, output, windows };
     let mut native = Native::new("nhwc-pool", move |c| {
-        let (pool, x) = (c.pool, c.get::<f32>(0)?);
-        Ok(last::pool(pool, kind, &shape, x, channels, c.out::<f32>(0)?, channels)?)
+        let (pool, x, pitch) = (c.pool, c.get::<f32>(0)?, c.pitch::<f32>(0, channels));
+        let out_pitch = c.out_pitch::<f32>(channels);
+        Ok(last::pool(pool, kind, &shape, x, pitch, c.out::<f32>(0)?, out_pitch)?)
     })?;
     native.flops = (p.out().numel() * taps) as u64;
+    native.reads_rows.push((0, channels));
+    native.writes_rows = Some(channels);
     Ok(native)
 }

@@ -88,18 +88,26 @@ pub(crate) fn resize_channels_last(p: &Prep<'_>, op: &Resize) -> Built {
         return Err("no kernel for this rank".into());
     }
     let tables = tables(p, op, 2)?;
-    let from = [x.shape[0], x.shape[2], x.shape[3], x.shape[1]];
-    if op.mode == ResizeMode::Nearest {
+    let channels = x.shape[1];
+    let from = [x.shape[0], x.shape[2], x.shape[3], channels];
+    let made: Built = if op.mode == ResizeMode::Nearest {
         let [rows, columns] = nearest(tables);
-        return by_size!(x.dtype.size().unwrap_or(0), T => Native::new("nhwc-resize-nearest", move |c| {
-            let (pool, x) = (c.pool, c.get::<T>(0)?);
-            Ok(last::resize_nearest(pool, x, from, &rows, &columns, c.out::<T>(0)?, from[3])?)
-        }));
-    }
-    p.need(0, DType::F32)?;
-    let [rows, columns] = blends(&tables)?;
-    Native::new("nhwc-resize-linear", move |c| {
-        let (pool, x) = (c.pool, c.get::<f32>(0)?);
-        Ok(last::resize_linear(pool, x, from, &rows, &columns, c.out::<f32>(0)?, from[3])?)
-    })
+        by_size!(x.dtype.size().unwrap_or(0), T => Native::new("nhwc-resize-nearest", move |c| {
+            let (pool, x, pitch) = (c.pool, c.get::<T>(0)?, c.pitch::<T>(0, channels));
+            let out_pitch = c.out_pitch::<T>(channels);
+            Ok(last::resize_nearest(pool, x, pitch, from, &rows, &columns, c.out::<T>(0)?, out_pitch)?)
+        }))
+    } else {
+        p.need(0, DType::F32)?;
+        let [rows, columns] = blends(&tables)?;
+        Native::new("nhwc-resize-linear", move |c| {
+            let (pool, x, pitch) = (c.pool, c.get::<f32>(0)?, c.pitch::<f32>(0, channels));
+            let out_pitch = c.out_pitch::<f32>(channels);
+            Ok(last::resize_linear(pool, x, pitch, from, &rows, &columns, c.out::<f32>(0)?, out_pitch)?)
+        })
+    };
+    let mut native = made?;
+    native.reads_rows.push((0, channels));
+    native.writes_rows = Some(channels);
+    Ok(native)
 }

@@ -4,7 +4,7 @@ use crate::native::{Built, Known, Native, Prep, Sizes, by_size};
 use smallvec::SmallVec;
 use tensormill_ir::ops::{Op, Transpose};
 use tensormill_kernels::copy::{Source, Target, copy_strided, expand as expand_kernel, row_major};
-use tensormill_kernels::transpose::transpose as transpose_kernel;
+use tensormill_kernels::transpose::Transposition;
 use tensormill_tensor::{DType, Shape};
 
 /// The axes in the order in which a transposition of this rank takes them.
@@ -76,10 +76,10 @@ fn contiguous(from: &[usize], to: &[usize]) -> bool {
 
 pub(crate) fn transpose(p: &Prep<'_>, op: &Transpose) -> Built {
     let x = p.get(0)?;
-    let (dims, perm) = (Shape::from(x.shape), permutation(op, x.shape.len()));
+    let made = Transposition::new(x.shape, &permutation(op, x.shape.len())).map_err(|e| e.to_string())?;
     by_size!(x.dtype.size().unwrap_or(0), T => Native::new("transpose", move |c| {
         let (pool, x) = (c.pool, c.get::<T>(0)?);
-        Ok(transpose_kernel(pool, x, &dims, &perm, c.out::<T>(0)?)?)
+        Ok(made.run(pool, x, c.out::<T>(0)?)?)
     }))
 }
 

@@ -4,6 +4,7 @@ use crate::native::{Built, Call, Fail, Known, Native, Prep, by_size};
 use smallvec::SmallVec;
 use tensormill_ir::ops::{Concat, Split};
 use tensormill_kernels::copy::{Source, Target, copy_strided, row_major};
+use tensormill_kernels::{KernelError, channels_last::convert::copy_channels, threads::Pool};
 use tensormill_tensor::{Element, Shape};
 
 /// One axis's part of a slice.
@@ -58,11 +59,22 @@ pub(crate) fn slice(p: &Prep<'_>) -> Built {
     }))
 }
 
-/// `out[outer][at..at + part]` from or to rows of `part` elements.
-fn rows(outer: usize, part: usize) -> [usize; 2] {
-    [outer, part]
+/// Copies `rows` rows of `run` elements between two pitches.
+fn copy_rows<T: Element>(
+    pool: &Pool,
+    [rows, run]: [usize; 2],
+    (x, from, x_pitch): (&[T], usize, usize),
+    (out, to, out_pitch): (&mut [T], usize, usize),
+) -> Result<(), KernelError> {
+    if rows == 0 || run == 0 {
+        return Ok(());
+    }
+    let outside = KernelError::Shape("rows begin outside their array");
+    let (Some(x), Some(out)) = (x.get(from..), out.get_mut(to..)) else { return Err(outside) };
+    copy_channels(pool, x, x_pitch, rows, run, out, out_pitch)
 }
 
+/// Joins rows. Operands that are not there lie in their part of the result already.
 pub(crate) fn concat(p: &Prep<'_>, op: &Concat) -> Built {
     let out = p.out();
     let axis = tensormill_ir::infer::axis(op.axis, out.rank()).map_err(|e| e.0)?;
@@ -72,19 +84,26 @@ pub(crate) fn concat(p: &Prep<'_>, op: &Concat) -> Built {
         p.ins.iter().map(|k| k.map(|k| k.shape.get(axis).map_or(0, |n| n * inner))).collect();
     let parts = parts.ok_or("an operand is missing")?;
     let width = out[axis] * inner;
-    by_size!(p.out_dtype().size().unwrap_or(0), T => Native::new("concat", move |c| join::<T>(c, outer, &parts, width)))
+    let reads_rows = parts.iter().copied().enumerate().collect();
+    let mut native: Native = by_size!(p.out_dtype().size().unwrap_or(0), T => {
+        Native::new("concat", move |c| join::<T>(c, outer, &parts, width))
+    })?;
+    native.reads_rows = reads_rows;
+    native.writes_rows = Some(width);
+    Ok(native)
 }
 
 fn join<T: Element>(c: &mut Call<'_, '_>, outer: usize, parts: &[usize], width: usize) -> Result<(), Fail> {
     let mut at = 0;
     for (i, &part) in parts.iter().enumerate() {
-        let (pool, x) = (c.pool, c.get::<T>(i)?);
-        if outer == 1 {
-            c.out::<T>(0)?[at..at + part].copy_from_slice(x);
-        } else if part > 0 {
-            let source = Source { offset: 0, strides: &[part as isize, 1] };
-            let target = Target { offset: at, strides: &[width, 1] };
-            copy_strided(pool, &rows(outer, part), x, source, c.out::<T>(0)?, target)?;
+        if c.ins.get(i).is_some_and(Option::is_some) {
+            let (pool, x) = (c.pool, c.get::<T>(i)?);
+            let (pitch, out_pitch) = (c.pitch::<T>(i, part), c.out_pitch::<T>(width));
+            if outer == 1 {
+                c.out::<T>(0)?[at..at + part].copy_from_slice(x);
+            } else {
+                copy_rows(pool, [outer, part], (x, 0, pitch), (c.out::<T>(0)?, at, out_pitch))?;
+            }
         }
         at += part;
     }
@@ -96,19 +115,26 @@ pub(crate) fn split(p: &Prep<'_>, op: &Split) -> Built {
     let axis = tensormill_ir::infer::axis(op.axis, x.shape.len()).map_err(|e| e.0)?;
     let outer: usize = x.shape[..axis].iter().product();
     let inner: usize = x.shape[axis + 1..].iter().product();
-    let width = x.shape[axis] * inner;
-    let parts: Vec<usize> = p.outs.iter().map(|(_, s): &(_, Shape)| s[axis] * inner).collect();
-    by_size!(x.dtype.size().unwrap_or(0), T => Native::new("split", move |c| {
-        let mut at = 0;
-        for (i, &part) in parts.iter().enumerate() {
-            let (pool, x) = (c.pool, c.get::<T>(0)?);
-            if part > 0 {
-                let source = Source { offset: at, strides: &[width as isize, 1] };
-                let target = Target { offset: 0, strides: &[part, 1] };
-                copy_strided(pool, &rows(outer, part), x, source, c.out::<T>(i)?, target)?;
-            }
-            at += part;
+    let mut at = 0;
+    let parts = p.outs.iter().map(|(_, s): &(_, Shape)| {
+        let run = s[axis] * inner;
+        at += run;
+        (at - run, run)
+    });
+    let parts: Vec<(usize, usize)> = parts.collect();
+    split_rows(x.dtype.size().unwrap_or(0), outer, x.shape[axis] * inner, parts)
+}
+
+/// Copies parts of rows of `width` elements of this size: for each result where it begins in a row, and its
+/// elements.
+pub(crate) fn split_rows(size: usize, outer: usize, width: usize, parts: Vec<(usize, usize)>) -> Built {
+    let mut native: Native = by_size!(size, T => Native::new("split", move |c| {
+        for (i, &(at, run)) in parts.iter().enumerate() {
+            let (pool, x, pitch) = (c.pool, c.get::<T>(0)?, c.pitch::<T>(0, width));
+            copy_rows(pool, [outer, run], (x, at, pitch), (c.out::<T>(i)?, 0, run))?;
         }
         Ok(())
-    }))
+    }))?;
+    native.reads_rows.push((0, width));
+    Ok(native)
 }

@@ -223,3 +223,130 @@ fn bodies_run_as_plans() {
     assert!(run(&*plan, &[f32s(&[2, 3], 1), f32s(&[3, 3], 2), Tensor::scalar(5i64).into()]).is_ok());
     assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
 }
+
+/// Linear layers that are large enough are computed in halves, and only where that is allowed.
+#[test]
+fn large_linear_layers_in_halves() {
+    let mut b = tensormill_ir::GraphBuilder::new("g");
+    let ty = |d: [usize; 2]| Type::tensor(DType::F32, d.map(tensormill_ir::Dim::Known));
+    let x = b.input("x", ty([97, 768])).unwrap();
+    let Value::Tensor(w) = f32s(&[768, 512], 3) else { unreachable!() };
+    let w = b.constant(w).unwrap();
+    let y = b.op(tensormill_ir::ops::MatMul::default(), &[x, w]).unwrap();
+    b.output("y", y).unwrap();
+    let g = b.finish().unwrap();
+    let inputs = [f32s(&[97, 768], 1)];
+    for threads in [1, 2] {
+        same(&g, &inputs, threads).unwrap();
+    }
+    for fewer in [true, false] {
+        let mut options = CompileOptions::default();
+        options.fewer_multiplications = fewer;
+        let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &options).unwrap();
+        run(&*plan, &inputs).unwrap();
+        let named = plan.report().nodes.iter().any(|n| n.kernel == "linear-strassen");
+        assert_eq!(named, fewer, "{}", plan.report());
+    }
+}
+
+/// A branch on a rank or a size is taken before the run, one inside it too; one on a value waits.
+#[test]
+fn sizes_decide_branches() {
+    let g = graph(
+        "graph @g(%x: f32[N,M], %flag: bool[]) -> (%y, %inner) {
+  %shape: i64[2] = shape %x
+  %zero: i64[] = const [0]
+  %one: i64[] = const [1]
+  %rows: i64[] = gather %shape, %zero
+  %columns: i64[] = gather %shape, %one
+  %single: bool[] = equal %rows, %one
+  %square: bool[] = equal %rows, %columns
+  %inner: f32[..] = if %single, %x, %x, %square {then_branch=graph @t(%0: f32[?,?]) -> (\"0\" = %r) {
+    %r: f32[?,?] = neg %0
+  }, else_branch=graph @e(%0: f32[?,?], %1: bool[]) -> (\"0\" = %r) {
+    %d: f32[..] = if %1, %0, %0 {then_branch=graph @t(%0: f32[?,?]) -> (\"0\" = %r) {
+      %r: f32[?,?] = transpose %0
+    }, else_branch=graph @e(%0: f32[?,?]) -> (\"0\" = %r) {
+      %r: f32[?,?] = relu %0
+    }, then_inputs=1}
+    %r: f32[..] = exp %d
+  }, then_inputs=1}
+  %y: f32[..] = if %flag, %inner, %inner {then_branch=graph @t(%0: f32[..]) -> (\"0\" = %r) {
+    %r: f32[..] = abs %0
+  }, else_branch=graph @e(%0: f32[..]) -> (\"0\" = %0) {
+  }, then_inputs=1}
+}
+",
+    );
+    let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+    for dims in [[1, 1], [1, 5], [4, 4], [3, 5], [2, 0], [4, 4]] {
+        for flag in [true, false] {
+            let inputs = [f32s(&dims, 3), Tensor::from_bools([], vec![flag]).unwrap().into()];
+            same(&g, &inputs, 2).unwrap();
+            run(&*plan, &inputs).unwrap();
+            // Only the branch on a value is left, and what is before it has a kernel.
+            let report = plan.report();
+            let bodies = report.nodes.iter().filter(|n| n.op == "if").count();
+            assert_eq!(bodies, 1, "{report}");
+            assert!(report.fallbacks().next().is_none(), "{report}");
+        }
+    }
+}
+
+#[test]
+fn running_totals() {
+    for (op, dtype) in [("cum_sum", "f32"), ("cum_prod", "f32"), ("cum_sum", "i64"), ("cum_prod", "i32")] {
+        for (axis, exclusive, reverse) in
+            [(0, false, false), (1, true, false), (-1, false, true), (1, true, true)]
+        {
+            let g = graph(&format!(
+                "graph @g(%x: {dtype}[3,4,5]) -> (%y) {{
+  %axis: i64[] = const [{axis}]
+  %y: {dtype}[3,4,5] = {op} %x, %axis {{exclusive={exclusive}, reverse={reverse}}}
+}}
+"
+            ));
+            let ints: Vec<i64> = (0..60).map(|i| (i * 37) % 19 - 9).collect();
+            let x = match dtype {
+                "f32" => f32s(&[3, 4, 5], 1),
+                "i64" => Tensor::from_i64s(DType::I64, [3, 4, 5], ints).unwrap().into(),
+                _ => Tensor::from_i64s(DType::I32, [3, 4, 5], ints).unwrap().into(),
+            };
+            same(&g, &[x], 2).unwrap();
+            let plan = CpuBackend::new(Pool::serial()).compile(g, &CompileOptions::default()).unwrap();
+            assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
+        }
+    }
+}
+
+/// What is shared with a caller or read by an op without a kernel is never written again.
+#[test]
+fn outputs_that_are_parts_are_copies_of_their_own() {
+    let g = graph(
+        "graph @g(%x: f32[4,6]) -> (%a, %b, %whole, %x2) {
+  %whole: f32[4,6] = neg %x
+  %sizes: i64[2] = const [1, 3]
+  %a: f32[1,6], %b: f32[3,6] = split %whole, %sizes {axis=0, outputs=2}
+  %x2: f32[6,4] = transpose %whole
+}
+",
+    );
+    let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+    let mut state = plan.state(&types(&[f32s(&[4, 6], 0)])).unwrap();
+    let mut all = vec![];
+    for seed in 0..4 {
+        let inputs = [f32s(&[4, 6], seed)];
+        let mut outputs = vec![];
+        let mut io = Io { inputs: &inputs, outputs: &mut outputs, profile: None, cancel: None };
+        state.run(&mut io).unwrap();
+        // Some are held for long, some not at all.
+        all.push((seed, outputs.split_off(seed % 3)));
+    }
+    for (seed, outputs) in all {
+        let fresh = run(&*plan, &[f32s(&[4, 6], seed)]).unwrap();
+        for (a, b) in fresh.iter().skip(seed % 3).zip(&outputs) {
+            assert!(a.same_bits(b), "{seed}");
+        }
+    }
+    same(&g, &[f32s(&[4, 6], 9)], 1).unwrap();
+}

@@ -199,3 +199,34 @@ fn transpositions_are_read_through() {
     assert_eq!(kernels, ["attention"], "{report}");
     same(&g, &inputs, 2).unwrap();
 }
+
+/// One product for queries, keys and values, whose parts are read where they lie: as rows, and by heads that
+/// were only turned to the front.
+#[test]
+fn merged_operands_are_read_in_place() {
+    let g = graph(
+        "graph @main(%x: f32[B,S,12], %w: f32[12,36]) -> (%y, %z) {
+          %sizes: i64[3] = const [12, 12, 12]
+          %heads: i64[4] = const [0, 0, 3, 4]
+          %p: f32[B,S,36] = matmul %x, %w
+          %q: f32[B,S,12], %k: f32[B,S,12], %v: f32[B,S,12] = split %p, %sizes {axis=2, outputs=3}
+          %y: f32[B,S,12] = attention %q, %k, %v {q_heads=3, kv_heads=3}
+          %qr: f32[B,S,3,4] = reshape %q, %heads
+          %kr: f32[B,S,3,4] = reshape %k, %heads
+          %vr: f32[B,S,3,4] = reshape %v, %heads
+          %qt: f32[B,3,S,4] = transpose %qr {perm=[0, 2, 1, 3]}
+          %kt: f32[B,3,S,4] = transpose %kr {perm=[0, 2, 1, 3]}
+          %vt: f32[B,3,S,4] = transpose %vr {perm=[0, 2, 1, 3]}
+          %z: f32[B,3,S,4] = attention %qt, %kt, %vt
+        }",
+    );
+    for (batch, rows) in [(1, 1), (1, 9), (3, 1), (2, 20)] {
+        let inputs = [f32s(&[batch, rows, 12], 1), f32s(&[12, 36], 5)];
+        let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+        common::run(&*plan, &inputs).unwrap();
+        let report = plan.report();
+        let split = report.nodes.iter().find(|n| n.op == "split").unwrap();
+        assert_eq!(split.kernel, "alias", "{report}");
+        same(&g, &inputs, 2).unwrap();
+    }
+}

@@ -1,6 +1,7 @@
 //! Packed weights on disk: the same bits with and without them, whatever becomes of the file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tensormill_backend::{Backend, CompileOptions, Io};
 use tensormill_cpu::{CpuBackend, Pool};
 use tensormill_ir::{
@@ -41,8 +42,13 @@ fn network(seed: usize) -> Graph {
 }
 
 fn outputs(g: Graph, threads: usize, folder: Option<&Path>) -> Vec<Value> {
+    tuned_outputs(g, threads, folder, None)
+}
+
+fn tuned_outputs(g: Graph, threads: usize, folder: Option<&Path>, tune: Option<Duration>) -> Vec<Value> {
     let mut options = CompileOptions::default();
     options.cache_dir = folder.map(Path::to_owned);
+    options.tune = tune;
     let types: Vec<Inferred> = g.inputs().iter().map(|&v| g.input_fact(v)).collect();
     let plan = CpuBackend::new(Pool::new(threads).unwrap()).compile(g, &options).unwrap();
     let mut state = plan.state(&types).unwrap();
@@ -154,6 +160,35 @@ fn a_folder_that_is_none_only_costs_the_cache() {
     let file = folder.path().join("file");
     std::fs::write(&file, "text").unwrap();
     assert!(same(&outputs(network(1), 1, None), &outputs(network(1), 1, Some(&file))));
+}
+
+/// What was measured once decides later runs without any budget.
+#[test]
+fn choices_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let choices = || files(folder.path()).into_iter().find(|f| f.extension().is_some_and(|e| e == "choices"));
+    tuned_outputs(network(1), 1, Some(folder.path()), Some(Duration::ZERO));
+    assert!(choices().is_none());
+    let want = tuned_outputs(network(1), 1, Some(folder.path()), Some(Duration::from_secs(60)));
+    let path = choices().expect("a file of choices");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.lines().count() > 1, "{text}");
+    assert!(same(&want, &tuned_outputs(network(1), 1, Some(folder.path()), Some(Duration::ZERO))));
+    // The other choice is followed as well.
+    let other: String = text
+        .lines()
+        .enumerate()
+        .map(|(i, l)| match l.rsplit_once(' ') {
+            Some((key, "0")) if i > 0 => format!("{key} 1\n"),
+            Some((key, "1")) if i > 0 => format!("{key} 0\n"),
+            _ => format!("{l}\n"),
+        })
+        .collect();
+    std::fs::write(&path, other).unwrap();
+    let got = tuned_outputs(network(1), 1, Some(folder.path()), Some(Duration::ZERO));
+    assert!(!same(&want, &got), "another algorithm rounds otherwise");
+    let values = |v: &[Value]| v[0].as_tensor().unwrap().to_f64_vec().unwrap();
+    assert!(values(&want).iter().zip(values(&got)).all(|(a, b)| (a - b).abs() < 1e-3));
 }
 
 /// Weights in a mapped file whose pages were given back read the same later.

@@ -157,9 +157,9 @@ fn all_resizes(pool: &Pool) {
         let line = |i: usize| Blend { low: i / 2, high: (i / 2 + 1).min(size - 1), weight: 0.25 };
         let blends: Vec<Blend> = (0..2 * size).map(line).collect();
         let from = [1, size, size, c];
-        let t = time(|| resize_nearest(pool, &x, from, &near, &near, &mut out, pitch).expect("nearest"));
+        let t = time(|| resize_nearest(pool, &x, c, from, &near, &near, &mut out, pitch).expect("nearest"));
         report(&format!("nearest x2 {c} of {size} into {pitch}"), t, 5 * x.len());
-        let t = time(|| resize_linear(pool, &x, from, &blends, &blends, &mut out, pitch).expect("linear"));
+        let t = time(|| resize_linear(pool, &x, c, from, &blends, &blends, &mut out, pitch).expect("linear"));
         report(&format!("linear x2 {c} of {size} into {pitch}"), t, 5 * x.len());
     }
 }
@@ -170,7 +170,7 @@ fn all_conversions(pool: &Pool) {
         let (x, mut out) = (noise(n * c), noise(n * c));
         let t = time(|| from_planes(pool, &x, 1, c, n, &mut out, c).expect("from planes"));
         report(&format!("from planes {c} of {size}"), t, 2 * n * c);
-        let t = time(|| to_planes(pool, &x, c, 1, c, n, &mut out).expect("to planes"));
+        let t = time(|| to_planes(pool, &x, c, 1, c, n, &mut out, n).expect("to planes"));
         report(&format!("to planes {c} of {size}"), t, 2 * n * c);
     }
     for (c, size, pitch) in [(128, 40, 384), (48, 35, 256), (32, 160, 64)] {

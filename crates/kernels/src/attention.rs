@@ -133,10 +133,10 @@ impl Job<'_> {
 
 /// Fails unless the result's rows lie apart.
 fn apart(rows: [usize; 3], strides: [usize; 3], size: usize) -> Result<(), KernelError> {
-    let mut axes: Vec<(usize, usize)> = strides.into_iter().zip(rows).filter(|a| a.1 > 1).collect();
+    let mut axes: [(usize, usize); 3] = std::array::from_fn(|i| (strides[i], rows[i]));
     axes.sort_unstable();
     let mut end = size;
-    for (stride, n) in axes {
+    for (stride, n) in axes.into_iter().filter(|a| a.1 > 1) {
         if stride < end {
             return Err(KernelError::Shape("attention: rows of the result overlap"));
         }

@@ -2,6 +2,7 @@
 
 use crate::error::{KernelError, at_least, extent, product};
 use crate::threads::{Pool, Shards};
+use smallvec::SmallVec;
 
 /// Elements in a piece of a parallel copy.
 const GRAIN: usize = 64 * 1024;
@@ -60,7 +61,7 @@ pub fn copy_strided<T: Copy + Send + Sync>(
     };
     let shards = Shards::new(out);
     pool.split(total / inner.len, (GRAIN / inner.len).max(1), |rows| {
-        let mut index = vec![0usize; outer.len()];
+        let mut index: SmallVec<[usize; 6]> = SmallVec::from_elem(0, outer.len());
         let (mut from, mut to) = (source.offset as isize, target.offset);
         let mut rest = rows.start;
         for (i, axis) in outer.iter().enumerate().rev() {
@@ -129,7 +130,7 @@ fn check_source(dims: &[usize], source: Source<'_>, len: usize) -> Result<(), Ke
 }
 
 fn check_injective(dims: &[usize], strides: &[usize]) -> Result<(), KernelError> {
-    let mut axes: Vec<(usize, usize)> =
+    let mut axes: SmallVec<[(usize, usize); 6]> =
         strides.iter().copied().zip(dims.iter().copied()).filter(|&(_, d)| d > 1).collect();
     axes.sort_unstable();
     let mut covered = 1usize;
@@ -142,8 +143,8 @@ fn check_injective(dims: &[usize], strides: &[usize]) -> Result<(), KernelError>
     Ok(())
 }
 
-fn collapse(dims: &[usize], from: &[isize], to: &[usize]) -> Vec<Axis> {
-    let mut axes: Vec<Axis> = Vec::with_capacity(dims.len());
+fn collapse(dims: &[usize], from: &[isize], to: &[usize]) -> SmallVec<[Axis; 6]> {
+    let mut axes: SmallVec<[Axis; 6]> = SmallVec::new();
     for i in 0..dims.len() {
         if dims[i] == 1 {
             continue;
@@ -171,7 +172,7 @@ pub fn expand<T: Copy + Send + Sync>(
     crate::error::exact("operand", x, product("operand", dims)?)?;
     crate::error::exact("output", out, product("output", out_dims)?)?;
     let strides = crate::elementwise::broadcast_strides(dims, out_dims)?;
-    let from: Vec<isize> = strides.iter().map(|&s| s as isize).collect();
+    let from: SmallVec<[isize; 6]> = strides.iter().map(|&s| s as isize).collect();
     let to = row_major(out_dims);
     copy_strided(
         pool,
@@ -184,8 +185,8 @@ pub fn expand<T: Copy + Send + Sync>(
 }
 
 /// Strides of a dense row-major array. Saturates where sizes overflow; checks reject such sizes.
-pub fn row_major(dims: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1usize; dims.len()];
+pub fn row_major(dims: &[usize]) -> SmallVec<[usize; 6]> {
+    let mut strides: SmallVec<[usize; 6]> = SmallVec::from_elem(1, dims.len());
     for i in (1..dims.len()).rev() {
         strides[i - 1] = strides[i].saturating_mul(dims[i].max(1));
     }

@@ -4,7 +4,7 @@
 //! output channel and one column per position. Batches repeat rows and columns.
 
 use crate::elementwise::{BinaryOp, UnaryOp};
-use crate::error::{KernelError, exact};
+use crate::error::{KernelError, at_least, exact, extent};
 use crate::simd::Level;
 
 /// The further operand of a binary step.
@@ -16,8 +16,15 @@ pub enum Operand<'a> {
     PerRow(&'a [f32]),
     /// One number for each column.
     PerColumn(&'a [f32]),
-    /// One number for each element, laid out like the output.
+    /// One number for each element, in dense rows.
     Full(&'a [f32]),
+    /// One number for each element, in rows that lie further apart than they are long.
+    Pitched {
+        /// From the first element to the last.
+        data: &'a [f32],
+        /// Floats from one row to the next.
+        pitch: usize,
+    },
 }
 
 /// One step of an epilogue.
@@ -78,6 +85,13 @@ impl<'a> Epilogue<'a> {
                     Operand::PerRow(v) => exact("epilogue's operand per row", v, rows)?,
                     Operand::PerColumn(v) => exact("epilogue's operand per column", v, columns)?,
                     Operand::Full(v) => exact("epilogue's full operand", v, len)?,
+                    Operand::Pitched { data, pitch } => {
+                        let what = "epilogue's operand with a pitch";
+                        if *pitch < columns {
+                            return Err(KernelError::Shape("epilogue: a pitch below the columns"));
+                        }
+                        at_least(what, data, extent(what, &[rows, columns], &[*pitch, 1])?)?;
+                    }
                 }
             }
         }
@@ -100,6 +114,10 @@ impl<'a> Epilogue<'a> {
                     Operand::Full(v) => {
                         let n = piece.len();
                         op.apply(level, piece, &v[offset..offset + n], reversed);
+                    }
+                    Operand::Pitched { data, pitch } => {
+                        let n = piece.len();
+                        op.apply(level, piece, &data[row * pitch + column..][..n], reversed);
                     }
                 },
             }

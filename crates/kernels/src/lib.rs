@@ -28,6 +28,7 @@ pub mod pool;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
+pub mod running;
 pub mod scratch;
 pub mod simd;
 pub mod softmax;

@@ -6,6 +6,7 @@ use crate::matmul::driver::FirstError;
 use crate::scratch;
 use crate::simd::{Isa, Kernel};
 use crate::threads::{Pool, Shards};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// What a window's elements become.
@@ -85,13 +86,12 @@ pub fn pool(
     if out.is_empty() {
         return Ok(());
     }
-    let scales: Vec<Vec<f32>> = (0..2)
-        .map(|a| {
-            let count = |i| counted(i, shape.input[a], &windows[a], op == PoolOp::AverageWithPad) as f32;
-            (0..shape.output[a]).map(count).collect()
-        })
-        .collect();
-    let spans: Vec<Span> = (0..windows[1].kernel)
+    // How many taps count along each axis, one after the other.
+    let scale = |i: usize| {
+        let (axis, at) = if i < oh { (0, i) } else { (1, i - oh) };
+        counted(at, shape.input[axis], &windows[axis], op == PoolOp::AverageWithPad) as f32
+    };
+    let spans: SmallVec<[Span; 8]> = (0..windows[1].kernel)
         .map(|t| t * windows[1].dilation)
         .map(|offset| (offset, inside(ow, w, &windows[1], offset)))
         .filter(|(_, outputs)| !outputs.is_empty())
@@ -104,14 +104,16 @@ pub fn pool(
     let error = FirstError::default();
     let work = oh * ow * windows[0].kernel * windows[1].kernel;
     pool.split(planes, ((1 << 16) / work.max(1)).max(1), |r| {
-        for plane in r {
-            // SAFETY: every plane is taken once.
-            let out = unsafe { shards.part(plane * oh * ow, oh * ow) };
-            let x = &x[plane * h * w..(plane + 1) * h * w];
-            error.note(scratch::with(if op == PoolOp::Max { 0 } else { w }, |sums| {
-                pool.level().run(Plane { op, shape, x, out, scales: &scales, spans: &spans, sums });
-            }));
-        }
+        error.note(scratch::with(if op == PoolOp::Max { 0 } else { w + oh + ow }, |room| {
+            let (sums, scales) = room.split_at_mut(w.min(room.len()));
+            scales.iter_mut().enumerate().for_each(|(i, s)| *s = scale(i));
+            for plane in r {
+                // SAFETY: every plane is taken once.
+                let out = unsafe { shards.part(plane * oh * ow, oh * ow) };
+                let x = &x[plane * h * w..(plane + 1) * h * w];
+                pool.level().run(Plane { op, shape, x, out, scales, spans: &spans, sums });
+            }
+        }));
     });
     error.into_result()
 }
@@ -128,7 +130,7 @@ struct Plane<'a> {
     shape: &'a PoolShape,
     x: &'a [f32],
     out: &'a mut [f32],
-    scales: &'a [Vec<f32>],
+    scales: &'a [f32],
     spans: &'a [Span],
     /// Room for a row of the input.
     sums: &'a mut [f32],
@@ -138,7 +140,7 @@ impl Kernel for Plane<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let PoolShape { input: [h, w], output: [_, ow], windows: [wy, wx], .. } = *self.shape;
+        let PoolShape { input: [h, w], output: [oh, ow], windows: [wy, wx], .. } = *self.shape;
         for (oy, out) in self.out.chunks_exact_mut(ow).enumerate() {
             let rows = (0..wy.kernel).filter_map(|ky| {
                 let y = (oy * wy.stride + ky * wy.dilation).checked_sub(wy.pad_begin)?;
@@ -166,8 +168,8 @@ impl Kernel for Plane<'_> {
                     n => out.iter_mut().zip(sums.iter().step_by(n)).for_each(|(o, &x)| *o += x),
                 }
             }
-            let rows = self.scales[0][oy];
-            for (o, &columns) in out.iter_mut().zip(&self.scales[1]) {
+            let rows = self.scales[oy];
+            for (o, &columns) in out.iter_mut().zip(&self.scales[oh..]) {
                 let count = rows * columns;
                 *o = if count > 0.0 { *o / count } else { 0.0 };
             }

@@ -84,6 +84,16 @@ pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> Result<R, 
     Ok(out)
 }
 
+/// Calls `f` with `len` null pointers, for a table of where rows lie.
+pub(crate) fn with_pointers<R>(len: usize, f: impl FnOnce(&mut [*const f32]) -> R) -> Result<R, KernelError> {
+    const SLOT: usize = size_of::<*const f32>() / size_of::<f32>();
+    with(len.saturating_mul(SLOT), |room| {
+        room.fill(0.0);
+        // SAFETY: the room is aligned to cache lines and has `SLOT` floats for each pointer; zeros are null.
+        f(unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<*const f32>(), len) })
+    })
+}
+
 /// Frees this thread's idle buffers.
 pub fn release() {
     FREE.with_borrow_mut(Vec::clear);

@@ -3,7 +3,7 @@
 use crate::error::{KernelError, exact, product};
 use crate::math;
 use crate::reduce;
-use crate::simd::{Isa, Kernel};
+use crate::simd::{Isa, Kernel, Level};
 use crate::threads::{Pool, Shards};
 
 /// Columns taken side by side when the axis is strided.
@@ -37,6 +37,9 @@ fn along(
         pool.split(outer, grain, |r| {
             // SAFETY: the ranges of a split are disjoint.
             let out = unsafe { shards.part(r.start * axis, r.len() * axis) };
+            if axis <= SHORT && !log {
+                return short(pool.level(), &x[r.start * axis..r.end * axis], axis, out);
+            }
             for (out, x) in out.chunks_exact_mut(axis).zip(x[r.start * axis..].chunks_exact(axis)) {
                 pool.level().run(Row { x, out, log });
             }
@@ -57,6 +60,56 @@ fn along(
         }
     });
     Ok(())
+}
+
+/// Rows of so many elements at most are taken many at a time.
+const SHORT: usize = 8;
+
+fn short(level: Level, x: &[f32], axis: usize, out: &mut [f32]) {
+    match axis {
+        1 => level.run(Short::<1> { x, out }),
+        2 => level.run(Short::<2> { x, out }),
+        3 => level.run(Short::<3> { x, out }),
+        4 => level.run(Short::<4> { x, out }),
+        5 => level.run(Short::<5> { x, out }),
+        6 => level.run(Short::<6> { x, out }),
+        7 => level.run(Short::<7> { x, out }),
+        _ => level.run(Short::<SHORT> { x, out }),
+    }
+}
+
+/// Rows of `N`, with the same sums as [`Row`] has.
+struct Short<'a, const N: usize> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<const N: usize> Kernel for Short<'_, N> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        /// Rows whose exponents are taken together: few enough to stay in cache.
+        const ROWS: usize = 256;
+        let ((x, _), (out, _)) = (self.x.as_chunks::<N>(), self.out.as_chunks_mut::<N>());
+        for (x, out) in x.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+            for (o, x) in out.iter_mut().zip(x) {
+                let top = x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+                o.iter_mut().zip(x).for_each(|(o, x)| *o = x - top);
+            }
+            out.as_flattened_mut().iter_mut().for_each(|o| *o = math::exp::<I>(*o));
+            for o in out {
+                let mut lanes = [0.0; SHORT];
+                lanes[..N].copy_from_slice(o);
+                for half in [4, 2, 1] {
+                    for i in 0..half {
+                        lanes[i] += lanes[i + half];
+                    }
+                }
+                let scale = 1.0 / lanes[0];
+                o.iter_mut().for_each(|o| *o *= scale);
+            }
+        }
+    }
 }
 
 /// The largest element that is a number. A NaN makes the whole sum one, whatever is taken from it first.
@@ -147,7 +200,6 @@ impl Kernel for Slab<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Level;
     use proptest::prelude::*;
 
     proptest! {
@@ -180,6 +232,21 @@ mod tests {
                             || (l[at(k)] as f64 - log).abs() <= 1e-6 * log.abs().max(4.0));
                     }
                 }}
+            }
+        }
+    }
+
+    #[test]
+    fn short_rows_are_as_rows_are() {
+        for level in Level::available() {
+            for axis in 1..=SHORT {
+                let x: Vec<f32> = (0..axis * 700).map(|i| ((i * 7919) % 1021) as f32 / 51.0 - 10.0).collect();
+                let (mut many, mut one) = (vec![7.0; x.len()], vec![7.0; x.len()]);
+                short(level, &x, axis, &mut many);
+                for (x, out) in x.chunks_exact(axis).zip(one.chunks_exact_mut(axis)) {
+                    level.run(Row { x, out, log: false });
+                }
+                assert_eq!(many, one, "{axis}");
             }
         }
     }

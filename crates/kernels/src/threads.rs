@@ -202,6 +202,8 @@ struct Shared {
     /// Written only while the gate is closed and empty, read only from inside it.
     job: UnsafeCell<Option<Job>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whether there is one: jobs that end well take no lock.
+    panicked: AtomicBool,
     sleepers: AtomicUsize,
     /// Stretches of jobs that are under way.
     busy: AtomicUsize,
@@ -231,6 +233,7 @@ impl Team {
             next: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
+            panicked: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             lock: Mutex::new(()),
@@ -284,7 +287,9 @@ impl Team {
                 std::hint::spin_loop();
             }
         }
-        let theirs = s.panic.lock().unwrap_or_else(|e| e.into_inner()).take();
+        // The gate was seen empty, so what workers wrote before they left it is seen too.
+        let panicked = s.panicked.swap(false, Ordering::Relaxed);
+        let theirs = if panicked { s.panic.lock().unwrap_or_else(|e| e.into_inner()).take() } else { None };
         drop(_turn);
         if let Err(payload) = mine {
             resume_unwind(payload);
@@ -333,6 +338,7 @@ fn work(s: &Shared) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drain(&s.next, job.tasks, task))) {
                 s.next.store(job.tasks, Ordering::Relaxed);
                 *s.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(payload);
+                s.panicked.store(true, Ordering::Relaxed);
             }
         }
         s.gate.fetch_sub(2, Ordering::AcqRel);

@@ -8,13 +8,119 @@ use crate::threads::{Pool, Shards};
 const SIDE: usize = 16;
 const GRAIN: usize = 32 * 1024;
 
-#[derive(Clone, Copy)]
+/// Up to so many elements, a table of where each comes from is cheaper than loops over axes.
+const FEW: usize = 256;
+
+#[derive(Debug, Clone, Copy)]
 struct Axis {
     len: usize,
     from: usize,
 }
 
+/// A permutation of the axes of arrays of one shape, prepared.
+#[derive(Debug, Clone)]
+pub struct Transposition {
+    total: usize,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Same,
+    /// Where each element comes from.
+    Table(Box<[u32]>),
+    /// Rows that stay rows.
+    Rows {
+        outer: Vec<Axis>,
+        inner: Axis,
+    },
+    /// Blocks of the innermost axis by one that lies dense in the input, `across`, whose elements lie `step`
+    /// apart in the result; of the other axes, where they go too.
+    Blocks {
+        across: Axis,
+        step: usize,
+        inner: Axis,
+        others: Vec<(Axis, usize)>,
+    },
+}
+
+impl Transposition {
+    /// Of arrays of shape `dims`, row-major, with their axes in the order of `perm`.
+    ///
+    /// # Errors
+    /// [`KernelError`] for what is no permutation, and sizes beyond the address space.
+    pub fn new(dims: &[usize], perm: &[usize]) -> Result<Transposition, KernelError> {
+        let mut t = Transposition::by_axes(dims, perm)?;
+        if t.total <= FEW && !matches!(t.way, Way::Same) {
+            let places: Vec<u32> = (0..t.total as u32).collect();
+            let mut from = vec![0; t.total];
+            t.run(&Pool::serial(), &places, &mut from)?;
+            t.way = Way::Table(from.into());
+        }
+        Ok(t)
+    }
+
+    /// As [`Transposition::new`], without a table.
+    fn by_axes(dims: &[usize], perm: &[usize]) -> Result<Transposition, KernelError> {
+        let total = product("input", dims)?;
+        let mut seen = vec![false; dims.len()];
+        let valid = perm.len() == dims.len()
+            && perm.iter().all(|&p| p < dims.len() && !std::mem::replace(&mut seen[p], true));
+        if !valid {
+            return Err(KernelError::Shape("transpose: not a permutation of the axes"));
+        }
+        if total == 0 {
+            return Ok(Transposition { total, way: Way::Same });
+        }
+        let strides = row_major(dims);
+        let mut axes: Vec<Axis> = vec![];
+        for axis in perm.iter().map(|&p| Axis { len: dims[p], from: strides[p] }).filter(|a| a.len > 1) {
+            match axes.last_mut() {
+                Some(outer) if outer.from == axis.from * axis.len => {
+                    *outer = Axis { len: outer.len * axis.len, from: axis.from };
+                }
+                _ => axes.push(axis),
+            }
+        }
+        let Some((&inner, outer)) = axes.split_last() else {
+            return Ok(Transposition { total, way: Way::Same });
+        };
+        if inner.from == 1 {
+            let way = if outer.is_empty() { Way::Same } else { Way::Rows { outer: outer.into(), inner } };
+            return Ok(Transposition { total, way });
+        }
+        // Some outer axis walks the input contiguously: blocks of it by the innermost are transposed in cache.
+        let turn = outer.iter().position(|a| a.from == 1).unwrap_or(outer.len() - 1);
+        let to: Vec<usize> = axes.iter().map(|a| a.len).collect();
+        let to = row_major(&to);
+        let others = (0..outer.len()).filter(|&i| i != turn).map(|i| (outer[i], to[i])).collect();
+        let way = Way::Blocks { across: outer[turn], step: to[turn], inner, others };
+        Ok(Transposition { total, way })
+    }
+
+    /// `out` becomes `x` with its axes permuted.
+    ///
+    /// # Errors
+    /// [`KernelError`] for slices of another length.
+    pub fn run<T: Copy + Send + Sync>(&self, pool: &Pool, x: &[T], out: &mut [T]) -> Result<(), KernelError> {
+        exact("input", x, self.total)?;
+        exact("output", out, self.total)?;
+        match &self.way {
+            Way::Same => out.copy_from_slice(x),
+            Way::Table(from) => out.iter_mut().zip(from).for_each(|(o, &f)| *o = x[f as usize]),
+            Way::Rows { outer, inner } => rows(pool, self.total, x, outer, *inner, out),
+            Way::Blocks { across, step, inner, others } => {
+                blocks(pool, x, (*across, *step), *inner, others, out);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// `out` becomes `x` (row-major, of shape `dims`) with its axes in the order of `perm`, row-major.
+///
+/// # Errors
+/// As [`Transposition::new`] and [`Transposition::run`].
 pub fn transpose<T: Copy + Send + Sync>(
     pool: &Pool,
     x: &[T],
@@ -22,57 +128,43 @@ pub fn transpose<T: Copy + Send + Sync>(
     perm: &[usize],
     out: &mut [T],
 ) -> Result<(), KernelError> {
-    let total = product("input", dims)?;
-    exact("input", x, total)?;
-    exact("output", out, total)?;
-    let mut seen = vec![false; dims.len()];
-    let valid = perm.len() == dims.len()
-        && perm.iter().all(|&p| p < dims.len() && !std::mem::replace(&mut seen[p], true));
-    if !valid {
-        return Err(KernelError::Shape("transpose: not a permutation of the axes"));
-    }
-    if total == 0 {
-        return Ok(());
-    }
-    let strides = row_major(dims);
-    let mut axes: Vec<Axis> = Vec::with_capacity(perm.len());
-    for axis in perm.iter().map(|&p| Axis { len: dims[p], from: strides[p] }).filter(|a| a.len > 1) {
-        match axes.last_mut() {
-            Some(outer) if outer.from == axis.from * axis.len => {
-                *outer = Axis { len: outer.len * axis.len, from: axis.from };
-            }
-            _ => axes.push(axis),
-        }
-    }
+    Transposition::by_axes(dims, perm)?.run(pool, x, out)
+}
+
+fn rows<T: Copy + Send + Sync>(
+    pool: &Pool,
+    total: usize,
+    x: &[T],
+    outer: &[Axis],
+    inner: Axis,
+    out: &mut [T],
+) {
     let shards = Shards::new(out);
-    let Some((&inner, outer)) = axes.split_last() else {
-        // SAFETY: the only part.
-        unsafe { shards.part(0, total) }.copy_from_slice(x);
-        return Ok(());
-    };
-    if inner.from == 1 {
-        pool.split(total / inner.len, (GRAIN / inner.len).max(1), |rows| {
-            for row in rows {
-                let from = offset(outer, row);
-                // SAFETY: every row is taken once.
-                let to = unsafe { shards.part(row * inner.len, inner.len) };
-                // A short row is cheaper element by element than as a call.
-                if inner.len <= 8 {
-                    to.iter_mut().zip(&x[from..from + inner.len]).for_each(|(t, &x)| *t = x);
-                } else {
-                    to.copy_from_slice(&x[from..from + inner.len]);
-                }
+    pool.split(total / inner.len, (GRAIN / inner.len).max(1), |rows| {
+        for row in rows {
+            let from = offset(outer, row);
+            // SAFETY: every row is taken once.
+            let to = unsafe { shards.part(row * inner.len, inner.len) };
+            // A short row is cheaper element by element than as a call.
+            if inner.len <= 8 {
+                to.iter_mut().zip(&x[from..from + inner.len]).for_each(|(t, &x)| *t = x);
+            } else {
+                to.copy_from_slice(&x[from..from + inner.len]);
             }
-        });
-        return Ok(());
-    }
-    // Some outer axis walks the input contiguously: blocks of it by the innermost are transposed in cache.
-    let turn = outer.iter().position(|a| a.from == 1).unwrap_or(outer.len() - 1);
-    let to_strides = row_major(&axes.iter().map(|a| a.len).collect::<Vec<_>>());
-    let (across, step) = (outer[turn], to_strides[turn]);
+        }
+    });
+}
+
+fn blocks<T: Copy + Send + Sync>(
+    pool: &Pool,
+    x: &[T],
+    (across, step): (Axis, usize),
+    inner: Axis,
+    others: &[(Axis, usize)],
+    out: &mut [T],
+) {
+    let shards = Shards::new(out);
     let bands = across.len.div_ceil(SIDE);
-    let others: Vec<(Axis, usize)> =
-        (0..outer.len()).filter(|&i| i != turn).map(|i| (outer[i], to_strides[i])).collect();
     let count: usize = others.iter().map(|o| o.0.len).product::<usize>() * bands;
     pool.split(count, (GRAIN / (inner.len * SIDE)).max(1), |range| {
         for task in range {
@@ -97,7 +189,6 @@ pub fn transpose<T: Copy + Send + Sync>(
             }
         }
     });
-    Ok(())
 }
 
 fn offset(axes: &[Axis], mut row: usize) -> usize {
@@ -124,6 +215,9 @@ mod tests {
         let x: Vec<T> = (0..total).map(&value).collect();
         let mut out = vec![value(999); total];
         transpose(pool, &x, dims, perm, &mut out).unwrap();
+        let mut prepared = vec![value(998); total];
+        Transposition::new(dims, perm).unwrap().run(pool, &x, &mut prepared).unwrap();
+        assert_eq!(out, prepared, "{dims:?} {perm:?}");
         let strides = row_major(dims);
         for (flat, got) in out.iter().enumerate() {
             let (mut rest, mut at) = (flat, 0);

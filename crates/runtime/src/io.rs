@@ -1,4 +1,5 @@
 use crate::{Error, Port, Profile, model::known};
+use smallvec::SmallVec;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use tensormill_ir::{Dim, Type};
 use tensormill_tensor::{Tensor, Value};
@@ -46,11 +47,17 @@ impl From<usize> for Key<'_> {
 /// # let _ = (one, in_order, by_name, by_position);
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Inputs<'a>(Vec<(Key<'a>, Value)>);
+pub struct Inputs<'a>(SmallVec<[(Key<'a>, Value); FEW]>);
+
+/// So many inputs are held without memory of their own.
+const FEW: usize = 4;
+
+/// Values in the order of the inputs.
+pub(crate) type Values = SmallVec<[Value; FEW]>;
 
 impl From<Tensor> for Inputs<'_> {
     fn from(t: Tensor) -> Self {
-        Inputs(vec![(Key::Index(0), t.into())])
+        Inputs([(Key::Index(0), t.into())].into_iter().collect())
     }
 }
 
@@ -108,8 +115,8 @@ fn find(key: &Key<'_>, ports: &[Port], what: &'static str) -> Result<usize, Erro
 
 impl Inputs<'_> {
     /// The values in the order of the inputs, all there, of the right types, their sizes consistent.
-    pub(crate) fn arrange(self, ports: &[Port]) -> Result<Vec<Value>, Error> {
-        let mut places: Vec<Option<Value>> = vec![None; ports.len()];
+    pub(crate) fn arrange(self, ports: &[Port]) -> Result<Values, Error> {
+        let mut places: SmallVec<[Option<Value>; FEW]> = SmallVec::from_elem(None, ports.len());
         for (key, value) in self.0 {
             let i = find(&key, ports, "input")?;
             if places[i].replace(value).is_some() {
@@ -120,7 +127,7 @@ impl Inputs<'_> {
                 });
             }
         }
-        let mut values = Vec::with_capacity(ports.len());
+        let mut values = Values::with_capacity(ports.len());
         for (port, value) in ports.iter().zip(places) {
             values.push(value.ok_or_else(|| Error::Name {
                 what: format!("input \"{}\" is not given", tensormill_ir::shown(&port.name)),
@@ -132,9 +139,31 @@ impl Inputs<'_> {
     }
 }
 
+/// What symbols stand for, and who said so. A few are found without memory of their own.
+#[derive(Default)]
+struct Sizes<'a> {
+    few: SmallVec<[(&'a Arc<str>, (usize, &'a str)); 8]>,
+    more: HashMap<&'a Arc<str>, (usize, &'a str)>,
+}
+
+impl<'a> Sizes<'a> {
+    fn get(&self, symbol: &Arc<str>) -> Option<(usize, &'a str)> {
+        let near = self.few.iter().find(|(s, _)| *s == symbol).map(|(_, size)| size);
+        near.or_else(|| self.more.get(symbol)).copied()
+    }
+
+    fn insert(&mut self, symbol: &'a Arc<str>, size: (usize, &'a str)) {
+        if self.few.len() < self.few.inline_size() {
+            self.few.push((symbol, size));
+        } else {
+            self.more.insert(symbol, size);
+        }
+    }
+}
+
 fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
     // Which size a symbol stands for, and who said so first.
-    let mut sizes: HashMap<Arc<str>, (usize, &str)> = HashMap::new();
+    let mut sizes = Sizes::default();
     for (port, value) in ports.iter().zip(values) {
         let refuse =
             |what: String| Err(Error::Input { name: port.name.clone(), expected: port.ty.to_string(), what });
@@ -184,7 +213,7 @@ fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
                 Dim::Sym(e) => {
                     let Some(symbol) = e.as_symbol() else { continue };
                     match sizes.get(symbol) {
-                        Some((n, first)) if *n != size => {
+                        Some((n, first)) if n != size => {
                             let symbol = tensormill_ir::shown(symbol);
                             let first = tensormill_ir::shown(first);
                             return refuse(format!(
@@ -193,7 +222,7 @@ fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
                         }
                         Some(_) => {}
                         None => {
-                            sizes.insert(symbol.clone(), (size, &port.name));
+                            sizes.insert(symbol, (size, &port.name));
                         }
                     }
                 }

@@ -28,6 +28,7 @@ mod model;
 mod nd;
 mod optimize;
 mod options;
+mod runner;
 mod session;
 mod sniff;
 mod source;
@@ -42,6 +43,7 @@ pub use model::{Model, Port};
 #[cfg(feature = "ndarray")]
 pub use nd::ArrayExt;
 pub use options::{Backend, Optimization, RunOptions, SessionOptions};
+pub use runner::Runner;
 pub use session::Session;
 pub use sniff::FileKind;
 pub use source::Source;

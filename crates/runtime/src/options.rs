@@ -68,8 +68,9 @@ pub struct SessionOptions {
     pub(crate) outputs: Vec<String>,
     pub(crate) limits: Option<Limits>,
     pub(crate) signatures: Option<usize>,
-    pub(crate) winograd: Option<bool>,
+    pub(crate) fewer_multiplications: Option<bool>,
     pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) autotune: Option<Duration>,
     #[cfg(feature = "rayon")]
     pub(crate) pool: Option<std::sync::Arc<rayon::ThreadPool>>,
 }
@@ -108,11 +109,12 @@ impl SessionOptions {
         self
     }
 
-    /// Whether convolutions may take fewer multiplications at the price of some more rounding (Winograd's,
-    /// for windows of 3 by 3). They may, unless set.
+    /// Whether convolutions and large linear layers may take fewer multiplications at the price of some more
+    /// rounding (Winograd's way for windows of 3 by 3, Strassen's for products of hundreds of rows and columns;
+    /// an infinity or NaN among the operands then spreads to neighbouring results). They may, unless set.
     #[must_use]
-    pub fn winograd(mut self, allowed: bool) -> Self {
-        self.winograd = Some(allowed);
+    pub fn fewer_multiplications(mut self, allowed: bool) -> Self {
+        self.fewer_multiplications = Some(allowed);
         self
     }
 
@@ -144,6 +146,16 @@ impl SessionOptions {
     #[must_use]
     pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Measures which kernel is the fastest for each layer of sizes that are new, instead of estimating it,
+    /// for at most this long in all. The choices are kept in [`cache_dir`](Self::cache_dir), for all models on
+    /// this processor. Off, unless set: it makes the first run with new sizes slower, and different choices may
+    /// round differently.
+    #[must_use]
+    pub fn autotune(mut self, budget: Duration) -> Self {
+        self.autotune = Some(budget);
         self
     }
 

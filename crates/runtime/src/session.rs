@@ -1,11 +1,11 @@
 use crate::{
-    Error, Inputs, Limits, Model, Outputs, Port, Profile, RunOptions, SessionOptions, cancel,
+    Error, Inputs, Limits, Model, Outputs, Port, Profile, RunOptions, Runner, SessionOptions, cancel,
     engine::engine,
     error::list,
     model::{known, ports},
     optimize::optimize,
     specialize::specialize,
-    states::{StatePool, types},
+    states::{Kept, StatePool, types},
 };
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
-use tensormill_backend::{CompileOptions, Io, Plan, PlanReport, State};
+use tensormill_backend::{CompileOptions, Io, Plan, PlanReport};
 use tensormill_ir::{Bindings, Graph};
 use tensormill_tensor::Value;
 
@@ -41,6 +41,7 @@ struct Inner {
     inputs: Vec<Port>,
     outputs: Arc<[Port]>,
     states: StatePool,
+    signatures: usize,
     limits: Limits,
     threads: usize,
 }
@@ -54,13 +55,16 @@ impl Session {
         compile.max_state_bytes = limits.max_memory;
         compile.max_elements = limits.max_elements;
         compile.max_trips = limits.max_trips;
-        compile.winograd = options.winograd.unwrap_or(true);
+        compile.fewer_multiplications = options.fewer_multiplications.unwrap_or(true);
+        compile.tune = options.autotune;
         let named = || std::env::var_os("TENSORMILL_CACHE").filter(|v| !v.is_empty()).map(Into::into);
         compile.cache_dir = options.cache_dir.clone().or_else(named);
         let (backend, threads) = engine(options)?;
         let plan = backend.compile(graph, &compile)?;
-        let states = StatePool::new(options.signatures.unwrap_or(SIGNATURES), limits.max_memory);
-        Ok(Session(Arc::new(Inner { plan, inputs, outputs: outputs.into(), states, limits, threads })))
+        let signatures = options.signatures.unwrap_or(SIGNATURES);
+        let states = StatePool::new(Kept::new(signatures, limits.max_memory));
+        let outputs = outputs.into();
+        Ok(Session(Arc::new(Inner { plan, inputs, outputs, states, signatures, limits, threads })))
     }
 
     /// The inputs, in order.
@@ -106,8 +110,27 @@ impl Session {
         inputs: impl Into<Inputs<'a>>,
         options: &RunOptions,
     ) -> Result<Outputs, Error> {
+        let mut values = Vec::with_capacity(self.0.outputs.len());
+        let profile = self.once(inputs.into(), options, &mut values, None)?;
+        Ok(Outputs { ports: self.0.outputs.clone(), values, profile })
+    }
+
+    /// A caller's own memory for runs of this session: what to use where even a short wait or an allocation
+    /// is too long. See [`Runner`].
+    pub fn runner(&self) -> Runner {
+        Runner::new(self.clone())
+    }
+
+    /// One run, with a state out of `own` or of those that all callers share.
+    pub(crate) fn once(
+        &self,
+        inputs: Inputs<'_>,
+        options: &RunOptions,
+        outputs: &mut Vec<Value>,
+        own: Option<&mut Kept>,
+    ) -> Result<Option<Profile>, Error> {
         let s = &*self.0;
-        let values = inputs.into().arrange(&s.inputs)?;
+        let values = inputs.arrange(&s.inputs)?;
         let limit = options.max_time.or(s.limits.max_time);
         let timer = limit.map(|l| Timer::start(l, options)).transpose()?;
         let flag = match (&timer, &options.cancel) {
@@ -116,27 +139,40 @@ impl Session {
             (None, None) => None,
         };
         let mut profile = options.profile.then(Profile::default);
-        let mut outputs = Vec::with_capacity(s.outputs.len());
-        let mut state = match s.states.take(&values) {
+        let mut own = own;
+        let found = match &mut own {
+            Some(kept) => kept.take(&values),
+            None => s.states.take(&values),
+        };
+        let mut state = match found {
             Some(state) => state,
             None => s.plan.state(&types(&s.inputs, &values))?,
         };
-        let mut io = Io { inputs: &values, outputs: &mut outputs, profile: profile.as_mut(), cancel: flag };
+        let mut io = Io { inputs: &values, outputs, profile: profile.as_mut(), cancel: flag };
         // A panic is a defect of a kernel or of a custom op; the state that it left behind is not used again.
         let done = catch_unwind(AssertUnwindSafe(|| state.run(&mut io)));
         match done {
             Ok(done) => {
-                self.keep(&values, state);
+                let types = || Some(types(&s.inputs, &values));
+                match own {
+                    Some(kept) => kept.put(&values, state, types),
+                    None => s.states.put(&values, state, types),
+                }
                 done.map_err(|e| self.explain(e.into(), limit, options))?;
             }
             Err(panic) => return Err(Error::Run { what: panicked(&*panic) }),
         }
-        Ok(Outputs { ports: s.outputs.clone(), values: outputs, profile })
+        Ok(profile)
     }
 
-    fn keep(&self, values: &[Value], state: Box<dyn State>) {
-        let s = &*self.0;
-        s.states.put(values, state, || Some(types(&s.inputs, values)));
+    /// Nothing yet, for a runner to keep states in.
+    pub(crate) fn own_states(&self) -> Kept {
+        Kept::new(self.0.signatures, self.0.limits.max_memory)
+    }
+
+    /// The outputs, for a runner to share.
+    pub(crate) fn ports(&self) -> Arc<[Port]> {
+        self.0.outputs.clone()
     }
 
     /// Tells a run that ran out of time from one that the caller stopped.
@@ -149,6 +185,12 @@ impl Session {
             }
             (e, _) => e,
         }
+    }
+
+    /// Makes everybody wait who asks for a state that callers share.
+    #[cfg(test)]
+    pub(crate) fn hold_states(&self) -> impl Sized + '_ {
+        self.0.states.hold()
     }
 
     #[cfg(test)]

@@ -264,3 +264,25 @@ fn files_that_are_no_models_are_named() {
         assert!(e.contains("not a regular file"), "{e}");
     }
 }
+
+#[test]
+fn runners_run_beside_what_others_hold() {
+    let s = small().session().unwrap();
+    let mut runner = s.runner();
+    let before = runner.run(inputs()).unwrap().tensor("y").unwrap().clone();
+    // A run of a runner waits for nobody: not even while the states of other callers are taken.
+    let held = s.hold_states();
+    let [(_, b), (_, x)] = inputs();
+    let other = f32s(&[2, 3], &[1.0; 6]);
+    for x in [x, other.clone(), other] {
+        let rows = x.shape()[0];
+        let out = runner.run([("b", b.clone()), ("x", x)]).unwrap();
+        assert_eq!(out.tensor("y").unwrap().shape().dims(), [rows, 3]);
+    }
+    drop(held);
+    assert_eq!(*before.to_slice::<f32>().unwrap(), [10.0, 22.0, 33.0], "a clone is the caller's");
+    assert!(runner.run([("b", b)]).is_err());
+    let profile = runner.run_with(inputs(), &RunOptions::new().profile()).unwrap().profile().unwrap();
+    assert!(!profile.samples.is_empty());
+    assert!(s.idle_states().is_empty());
+}

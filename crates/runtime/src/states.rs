@@ -4,19 +4,17 @@ use tensormill_backend::State;
 use tensormill_ir::{Dim, Type, infer::Inferred};
 use tensormill_tensor::Value;
 
+/// States that all callers of a session share.
+pub(crate) struct StatePool(Mutex<Kept>);
+
 /// States that wait for their next run, by the types of the inputs they were made for. The least
 /// recently used sizes go first when there are too many, and states that memory has no room for.
-pub(crate) struct StatePool {
-    kept: Mutex<Kept>,
-    max_signatures: usize,
-    max_bytes: usize,
-}
-
-#[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     entries: Vec<Entry>,
     bytes: usize,
     clock: u64,
+    max_signatures: usize,
+    max_bytes: usize,
 }
 
 struct Entry {
@@ -26,67 +24,90 @@ struct Entry {
 }
 
 impl StatePool {
-    pub(crate) fn new(max_signatures: usize, max_bytes: usize) -> Self {
-        StatePool { kept: Mutex::default(), max_signatures, max_bytes }
+    pub(crate) fn new(kept: Kept) -> Self {
+        StatePool(Mutex::new(kept))
     }
 
-    /// A state for these values, if one is idle.
+    /// As [`Kept::take`].
     pub(crate) fn take(&self, values: &[Value]) -> Option<Box<dyn State>> {
-        let mut kept = lock(&self.kept);
-        kept.clock += 1;
-        let now = kept.clock;
-        let entry = kept.entries.iter_mut().find(|e| e.fits(values))?;
-        entry.used = now;
-        let state = entry.idle.pop()?;
-        kept.bytes -= state.bytes().min(kept.bytes);
-        Some(state)
+        lock(&self.0).take(values)
     }
 
-    /// Keeps a state for the next run with inputs of these types; `types` is asked for only when they are new.
+    /// As [`Kept::put`].
     pub(crate) fn put(
         &self,
         values: &[Value],
         state: Box<dyn State>,
         types: impl FnOnce() -> Option<Box<[Inferred]>>,
     ) {
-        let mut kept = lock(&self.kept);
-        kept.clock += 1;
-        let now = kept.clock;
-        if self.max_signatures == 0 {
-            return;
-        }
-        let place = match kept.entries.iter().position(|e| e.fits(values)) {
-            Some(i) => i,
-            None => {
-                let Some(types) = types() else { return };
-                if kept.entries.len() >= self.max_signatures {
-                    kept.drop_oldest(None);
-                }
-                kept.entries.push(Entry { types, idle: vec![], used: now });
-                kept.entries.len() - 1
-            }
-        };
-        kept.entries[place].used = now;
-        let bytes = state.bytes();
-        kept.entries[place].idle.push(state);
-        kept.bytes = kept.bytes.saturating_add(bytes);
-        while kept.bytes > self.max_bytes && kept.entries.len() > 1 {
-            kept.drop_oldest(Some(now));
-        }
-        while kept.bytes > self.max_bytes {
-            // Only the sizes at hand are left.
-            let Some(state) = kept.entries.first_mut().and_then(|e| e.idle.pop()) else { break };
-            kept.bytes -= state.bytes().min(kept.bytes);
-        }
+        lock(&self.0).put(values, state, types);
     }
 
     #[cfg(test)]
     pub(crate) fn counts(&self) -> Vec<usize> {
-        lock(&self.kept).entries.iter().map(|e| e.idle.len()).collect()
+        lock(&self.0).entries.iter().map(|e| e.idle.len()).collect()
+    }
+
+    /// Keeps everybody else out while the result lives.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> std::sync::MutexGuard<'_, Kept> {
+        lock(&self.0)
     }
 }
 
 impl Kept {
+    pub(crate) fn new(max_signatures: usize, max_bytes: usize) -> Kept {
+        Kept { entries: vec![], bytes: 0, clock: 0, max_signatures, max_bytes }
+    }
+
+    /// A state for these values, if one is idle.
+    pub(crate) fn take(&mut self, values: &[Value]) -> Option<Box<dyn State>> {
+        self.clock += 1;
+        let now = self.clock;
+        let entry = self.entries.iter_mut().find(|e| e.fits(values))?;
+        entry.used = now;
+        let state = entry.idle.pop()?;
+        self.bytes -= state.bytes().min(self.bytes);
+        Some(state)
+    }
+
+    /// Keeps a state for the next run with inputs of these types; `types` is asked for only when they are new.
+    pub(crate) fn put(
+        &mut self,
+        values: &[Value],
+        state: Box<dyn State>,
+        types: impl FnOnce() -> Option<Box<[Inferred]>>,
+    ) {
+        self.clock += 1;
+        let now = self.clock;
+        if self.max_signatures == 0 {
+            return;
+        }
+        let place = match self.entries.iter().position(|e| e.fits(values)) {
+            Some(i) => i,
+            None => {
+                let Some(types) = types() else { return };
+                if self.entries.len() >= self.max_signatures {
+                    self.drop_oldest(None);
+                }
+                self.entries.push(Entry { types, idle: vec![], used: now });
+                self.entries.len() - 1
+            }
+        };
+        self.entries[place].used = now;
+        let bytes = state.bytes();
+        self.entries[place].idle.push(state);
+        self.bytes = self.bytes.saturating_add(bytes);
+        while self.bytes > self.max_bytes && self.entries.len() > 1 {
+            self.drop_oldest(Some(now));
+        }
+        while self.bytes > self.max_bytes {
+            // Only the sizes at hand are left.
+            let Some(state) = self.entries.first_mut().and_then(|e| e.idle.pop()) else { break };
+            self.bytes -= state.bytes().min(self.bytes);
+        }
+    }
+
     /// Drops the entry used longest ago, unless it is the one used at `except`.
     fn drop_oldest(&mut self, except: Option<u64>) {
         let oldest = self

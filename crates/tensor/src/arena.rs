@@ -31,6 +31,11 @@ impl Arena {
         self.0.as_slice()
     }
 
+    /// Where the block lies, and its length.
+    pub(crate) fn raw(&self) -> (std::ptr::NonNull<u8>, usize) {
+        self.0.raw()
+    }
+
     /// The bytes for writing.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.0.as_mut_slice()

@@ -25,6 +25,7 @@ mod preview;
 mod replace;
 mod shape;
 mod storage;
+pub mod table;
 mod tensor;
 mod value;
 

@@ -72,6 +72,11 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 
+    /// Where the block lies, and its length. It stays there while the buffer lives.
+    pub(crate) fn raw(&self) -> (NonNull<u8>, usize) {
+        (self.ptr, self.len)
+    }
+
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and &mut self makes the access unique.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }

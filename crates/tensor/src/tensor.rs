@@ -123,6 +123,14 @@ impl Tensor {
         }
     }
 
+    /// Where the bytes lie and how many they are, if [`Tensor::bytes_mut`] would give them.
+    pub(crate) fn raw_mut(&mut self) -> Option<(std::ptr::NonNull<u8>, usize)> {
+        match &mut self.storage {
+            Storage::Heap(b) => Arc::get_mut(b).map(|b| b.raw()),
+            _ => None,
+        }
+    }
+
     /// Bytes of memory that the elements take; for strings, their text.
     pub fn byte_len(&self) -> usize {
         match &self.storage {

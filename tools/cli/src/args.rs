@@ -149,6 +149,12 @@ pub struct SessionArgs {
     /// Keep prepared weights in this folder, for faster starts [default: $TENSORMILL_CACHE]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Measure which kernel is the fastest for each layer, for at most this long; --cache keeps the choices
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub autotune: Option<f64>,
+    /// Refuse kernels that take fewer multiplications and round a little more (Winograd, Strassen)
+    #[arg(long)]
+    pub all_multiplications: bool,
 }
 
 #[derive(Args)]

@@ -6,7 +6,7 @@ use crate::{
     note,
     text::safe,
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use tensormill::{Limits, Model, Session, SessionOptions};
 
 /// Loads a model; what is odd about it goes to the error stream.
@@ -34,6 +34,12 @@ pub fn options(args: &SessionArgs) -> SessionOptions {
     }
     if let Some(folder) = &args.cache {
         o = o.cache_dir(folder);
+    }
+    if let Some(seconds) = args.autotune {
+        o = o.autotune(Duration::from_secs_f64(seconds));
+    }
+    if args.all_multiplications {
+        o = o.fewer_multiplications(false);
     }
     for (name, size) in &args.dims {
         o = o.dim(name, *size);

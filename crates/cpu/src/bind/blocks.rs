@@ -213,7 +213,8 @@ impl Binder<'_> {
             pool: &self.shared.pool,
             weights: &self.shared.weights,
             node: None,
-            winograd: false,
+            fewer_multiplications: false,
+            tuner: None,
         };
         let made = match rest {
             [expand, middle] => block(&prep, Some(expand), middle, last),

@@ -189,7 +189,8 @@ impl Binder<'_> {
             pool: &self.shared.pool,
             weights: &self.shared.weights,
             node: None,
-            winograd: false,
+            fewer_multiplications: false,
+            tuner: None,
         };
         let mut native = prepare(&prep, PostOps(steps), row).ok()?;
         native.in_place = true;

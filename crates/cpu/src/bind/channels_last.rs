@@ -110,7 +110,8 @@ impl Binder<'_> {
             pool: &self.shared.pool,
             weights: &self.shared.weights,
             node: Some(id.index()),
-            winograd: self.shared.options.winograd,
+            fewer_multiplications: self.shared.options.fewer_multiplications,
+            tuner: self.shared.tuner.as_ref(),
         };
         let made = match op {
             Op::Conv(c) => crate::conv::conv_channels_last(&prep, c),
@@ -239,6 +240,7 @@ impl Binder<'_> {
             outs: SmallVec::from_elem(c, 1),
             order,
             converts: true,
+            told: self.report.nodes.len().saturating_sub(1),
         });
         self.converted.insert(v, c);
         c

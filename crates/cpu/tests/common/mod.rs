@@ -57,9 +57,9 @@ pub fn nearer_than(a: &Value, b: &Value, bound: f64) -> Result<(), String> {
 
 pub fn same(g: &Graph, inputs: &[Value], threads: usize) -> Result<(), String> {
     // With and without the convolutions that round more.
-    for (winograd, bound) in [(true, 1e-3), (false, 2e-5)] {
+    for (fewer, bound) in [(true, 1e-3), (false, 2e-5)] {
         let mut options = CompileOptions::default();
-        options.winograd = winograd;
+        options.fewer_multiplications = fewer;
         same_within(g, inputs, threads, &options, bound)?;
     }
     Ok(())

@@ -255,7 +255,7 @@ impl Work<'_> {
         scratch::with(room, |ring| {
             scratch::with(plan.rows * ow * channels, |mid| {
                 scratch::with(finish_room(self.rest, channels), |repeated| {
-                    let mut lines = Lines::default();
+                    let mut lines = Lines::borrowed();
                     let first = self.needed(rows.start..(rows.start + plan.rows).min(rows.end));
                     let shift = slots - first.end % slots.max(1);
                     let ring = &Ring { start: ring.as_mut_ptr(), slots, shift, pitch };
@@ -390,7 +390,7 @@ impl Work<'_> {
         let pitch = plan.columns;
         scratch::with(count * channels, |mid| {
             let shards = Shards::new(mid);
-            let mut lines = Lines::default();
+            let mut lines = Lines::borrowed();
             let shift = slots - new.start % slots;
             let place = Ring { start: std::ptr::null_mut(), slots, shift, pitch };
             lines.fill(s, 0..s.output[1], s.output[2] * channels, |y| place.slot(y) * width * pitch);

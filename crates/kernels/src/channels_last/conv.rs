@@ -34,6 +34,11 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Whether it computes this shape.
+    pub fn supports(self, shape: &ConvShape) -> bool {
+        supported(shape).is_ok() && (self == Algorithm::Direct || winograd::supports(shape))
+    }
+
     /// The faster one for this shape, by an estimate whose constants come from measurements. It counts
     /// weights as read from memory, because a whole model's are.
     pub fn pick(level: Level, shape: &ConvShape) -> Algorithm {

@@ -46,7 +46,8 @@ pub fn from_planes<T: Copy + Send + Sync + 'static>(
     Ok(())
 }
 
-/// Pixels of `channels` elements, `x_pitch` apart, to `[batch, channels, pixels]`.
+/// Pixels of `channels` elements, `x_pitch` apart, to `[batch, channels, pixels]`, whose planes are `out_pitch`
+/// elements apart.
 pub fn to_planes<T: Copy + Send + Sync + 'static>(
     pool: &Pool,
     x: &[T],
@@ -55,10 +56,11 @@ pub fn to_planes<T: Copy + Send + Sync + 'static>(
     channels: usize,
     pixels: usize,
     out: &mut [T],
+    out_pitch: usize,
 ) -> Result<(), KernelError> {
     pitched("input", x, &[batch, pixels], channels, x_pitch)?;
-    exact("output", out, product("output", &[batch, channels, pixels])?)?;
-    if out.is_empty() {
+    pitched("output", out, &[batch, channels], pixels, out_pitch)?;
+    if [batch, channels, pixels].contains(&0) {
         return Ok(());
     }
     let blocks = pixels.div_ceil(PIXELS);
@@ -70,8 +72,8 @@ pub fn to_planes<T: Copy + Send + Sync + 'static>(
             // SAFETY: as above.
             unsafe {
                 let from = x.as_ptr().add((image * pixels + first) * x_pitch);
-                let to = shards.as_ptr().add(image * channels * pixels + first);
-                turn(pool.level(), from, x_pitch, [n, channels], to, pixels);
+                let to = shards.as_ptr().add(image * channels * out_pitch + first);
+                turn(pool.level(), from, x_pitch, [n, channels], to, out_pitch);
             }
         }
     });
@@ -391,9 +393,13 @@ mod tests {
             let want = if c < channels { at(n, c, p) } else { value(usize::MAX / 2) };
             assert_eq!(got, want, "{batch} {channels} {pixels} {more}");
         }
-        let mut back = vec![value(5); planes.len()];
-        to_planes(pool, &last, pitch, batch, channels, pixels, &mut back).unwrap();
-        assert_eq!(back, planes);
+        let apart = pixels + more;
+        let mut back = vec![value(5); (batch * channels * apart).saturating_sub(more)];
+        to_planes(pool, &last, pitch, batch, channels, pixels, &mut back, apart).unwrap();
+        for (i, &got) in back.iter().enumerate() {
+            let (plane, p) = (i / apart, i % apart);
+            assert_eq!(got, if p < pixels { planes[plane * pixels + p] } else { value(5) });
+        }
         // A slice of the channels into the middle of wider pixels.
         let (first, some) = (channels / 3, channels - channels / 3);
         let wide = channels + 2;
@@ -442,8 +448,8 @@ mod tests {
         assert!(from_planes(&pool, &x, 1, 3, 4, &mut out, 2).is_err());
         assert!(from_planes(&pool, &x, 1, 3, 4, &mut out, 4).is_err());
         assert!(from_planes(&pool, &x[1..], 1, 3, 4, &mut out, 3).is_err());
-        assert!(to_planes(&pool, &x, 4, 1, 3, 4, &mut out).is_err());
-        assert!(to_planes(&pool, &x, 3, 1, 3, 4, &mut out[1..]).is_err());
+        assert!(to_planes(&pool, &x, 4, 1, 3, 4, &mut out, 4).is_err());
+        assert!(to_planes(&pool, &x, 3, 1, 3, 4, &mut out[1..], 4).is_err());
         assert!(copy_channels(&pool, &x, 5, 3, 4, &mut out, 4).is_err());
         assert!(copy_channels(&pool, &x, 4, 3, 4, &mut out, 5).is_err());
         assert!(copy_channels(&pool, &x, usize::MAX, 3, 4, &mut out, 4).is_err());

@@ -14,7 +14,8 @@ use crate::packed::{Packed, Weight};
 use crate::scratch;
 use crate::simd::Level;
 use crate::threads::{Pool, Shards};
-use std::ops::Range;
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut, Range};
 
 /// Most outputs of a block.
 const ACROSS: usize = 8;
@@ -147,7 +148,7 @@ pub fn depthwise(
     // Later steps follow while the rows are still near.
     let band = if rest.is_empty() { oh } else { (BAND / (ow * channels)).max(1) };
     let line = s.input[2] * channels;
-    let mut lines = Lines::default();
+    let mut lines = Lines::borrowed();
     lines.fill(s, 0..oh, ow * channels, |y| y * line);
     let shards = Shards::new(out);
     let error = FirstError::default();
@@ -218,7 +219,17 @@ pub(super) struct Lines {
     pub starts: Vec<usize>,
 }
 
+thread_local! {
+    /// Those that nobody uses, so that a steady run allocates none.
+    static IDLE: RefCell<Vec<Lines>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Lines {
+    /// Room for lines that is used again and again.
+    pub(super) fn borrowed() -> Borrowed {
+        Borrowed(IDLE.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+
     /// Becomes the output rows `range`, `pitch` floats from one to the next; `start` says where an input row is.
     pub(super) fn fill(
         &mut self,
@@ -235,6 +246,31 @@ impl Lines {
             self.each.push(line);
             self.starts.extend((0..taps.len()).map(|t| start(y + t * s.dilations[1])));
         }
+    }
+}
+
+/// Lines that go back to their thread's idle ones.
+pub(super) struct Borrowed(Lines);
+
+impl Deref for Borrowed {
+    type Target = Lines;
+
+    fn deref(&self) -> &Lines {
+        &self.0
+    }
+}
+
+impl DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut Lines {
+        &mut self.0
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.0);
+        // A thread that ends has none to keep.
+        let _ = IDLE.try_with(|idle| idle.borrow_mut().push(lines));
     }
 }
 

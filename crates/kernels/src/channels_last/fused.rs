@@ -119,6 +119,12 @@ pub(super) fn finish(
             Step::Binary { op, operand, reversed } => match operand {
                 Operand::Scalar(s) => op.apply_scalar(level, pixels, s, reversed),
                 Operand::Full(v) => op.apply(level, pixels, &v[first * channels..][..len], reversed),
+                Operand::Pitched { data, pitch } => {
+                    for (i, pixel) in pixels.chunks_exact_mut(channels).enumerate() {
+                        let other = &data[(first + i) * pitch..][..channels];
+                        op.apply(level, pixel, other, reversed);
+                    }
+                }
                 Operand::PerRow(v) => {
                     for (pixel, &v) in pixels.chunks_exact_mut(channels).zip(&v[first..]) {
                         op.apply_scalar(level, pixel, v, reversed);

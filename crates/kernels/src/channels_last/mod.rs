@@ -13,4 +13,5 @@ mod lanes;
 pub mod linear;
 pub mod pool;
 pub mod resize;
+mod strassen;
 mod winograd;

@@ -42,14 +42,16 @@ fn inside(at: usize, len: usize, w: &Window) -> Range<usize> {
     first.min(end)..end
 }
 
-/// How many taps of each of the windows count towards its mean.
-fn counts(op: PoolOp, outputs: usize, len: usize, w: &Window) -> Vec<f32> {
-    let padded = len + w.pad_begin + w.pad_end;
-    let count = |at: usize| match op {
-        PoolOp::AverageWithPad => padded.saturating_sub(at * w.stride).div_ceil(w.dilation).min(w.kernel),
+/// How many taps of the window at `at` count towards its mean.
+fn count(op: PoolOp, at: usize, len: usize, w: &Window) -> f32 {
+    let taps = match op {
+        PoolOp::AverageWithPad => {
+            let padded = len + w.pad_begin + w.pad_end;
+            padded.saturating_sub(at * w.stride).div_ceil(w.dilation).min(w.kernel)
+        }
         _ => inside(at, len, w).len(),
     };
-    (0..outputs).map(|at| count(at) as f32).collect()
+    taps as f32
 }
 
 /// Pools the windows of every channel. Pixels of `x` are `x_pitch` floats apart, those of `out` `out_pitch`.
@@ -87,7 +89,6 @@ pub fn pool(
         out.chunks_mut(out_pitch).take(batch * oh * ow).for_each(|pixel| pixel[..channels].fill(nothing));
         return Ok(());
     }
-    let counts = [counts(op, oh, h, &windows[0]), counts(op, ow, w, &windows[1])];
     // The rows of a window, the row between and the outputs stay near; parts are as even as they can be.
     let aim = NEAR / w.saturating_mul(windows[0].kernel + 2);
     let step = if channels.is_multiple_of(64) { 64 } else { 16 };
@@ -114,7 +115,6 @@ pub fn pool(
                         x_pitch,
                         out: &shards,
                         out_pitch,
-                        counts: &counts,
                         between,
                     };
                     lanes::run(pool.level(), part, job);
@@ -151,7 +151,6 @@ struct Band<'a> {
     x_pitch: usize,
     out: &'a Shards<'a, f32>,
     out_pitch: usize,
-    counts: &'a [Vec<f32>; 2],
     /// Room for an input row of these channels.
     between: &'a mut [f32],
 }
@@ -195,10 +194,11 @@ impl Band<'_> {
                 }
             }
             let first = (self.image * oh + oy) * ow;
+            let rows_of = if MAX { 1.0 } else { count(self.op, oy, h, &wy) };
             for ox in 0..ow {
                 let taps = inside(ox, w, &wx);
                 let column = (ox * wx.stride + taps.start * wx.dilation).saturating_sub(wx.pad_begin);
-                let count = self.counts[0][oy] * self.counts[1][ox];
+                let count = if MAX { 1.0 } else { rows_of * count(self.op, ox, w, &wx) };
                 let x = between.cast_const().wrapping_add(column.wrapping_mul(c));
                 // SAFETY: the columns are inside the row, and these channels of this pixel are written by
                 // nobody else.

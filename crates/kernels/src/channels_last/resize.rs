@@ -2,7 +2,7 @@
 
 use super::convert::copy_pixel;
 use super::pool::pitched;
-use crate::error::{KernelError, exact, product};
+use crate::error::KernelError;
 use crate::matmul::driver::FirstError;
 use crate::resize::{Blend, check_table};
 use crate::scratch;
@@ -12,18 +12,19 @@ use crate::threads::{Pool, Shards};
 /// Elements worth a task of their own.
 const GRAIN: usize = 32 * 1024;
 
-/// `out[n][i][j] = x[n][rows[i]][columns[j]]` for pixels of a `[batch, height, width, channels]` array; those
-/// of `out` are `out_pitch` apart.
+/// `out[n][i][j] = x[n][rows[i]][columns[j]]` for pixels of a `[batch, height, width, channels]` array, which
+/// are `x_pitch` elements apart; those of `out` are `out_pitch` apart.
 pub fn resize_nearest<T: Copy + Send + Sync>(
     pool: &Pool,
     x: &[T],
+    x_pitch: usize,
     [batch, height, width, channels]: [usize; 4],
     rows: &[usize],
     columns: &[usize],
     out: &mut [T],
     out_pitch: usize,
 ) -> Result<(), KernelError> {
-    exact("input", x, product("input", &[batch, height, width, channels])?)?;
+    pitched("input", x, &[batch, height, width], channels, x_pitch)?;
     pitched("output", out, &[batch, rows.len(), columns.len()], channels, out_pitch)?;
     check_table(rows.iter().copied(), height)?;
     check_table(columns.iter().copied(), width)?;
@@ -36,7 +37,7 @@ pub fn resize_nearest<T: Copy + Send + Sync>(
         for line in r {
             let from = (line / rows.len() * height + rows[line % rows.len()]) * width;
             let first = line * columns.len();
-            pool.level().run(Nearest { x, channels, from, columns, out: &shards, first, out_pitch });
+            pool.level().run(Nearest { x, x_pitch, channels, from, columns, out: &shards, first, out_pitch });
         }
     });
     Ok(())
@@ -45,6 +46,7 @@ pub fn resize_nearest<T: Copy + Send + Sync>(
 /// One row of output pixels, which belongs to whoever makes this.
 struct Nearest<'a, T> {
     x: &'a [T],
+    x_pitch: usize,
     channels: usize,
     /// The input row's first pixel.
     from: usize,
@@ -60,9 +62,9 @@ impl<T: Copy> Kernel for Nearest<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let c = self.channels;
-        let row = &self.x[self.from * c..];
+        let row = &self.x[self.from * self.x_pitch..];
         for (j, &column) in self.columns.iter().enumerate() {
-            let from = &row[column * c..(column + 1) * c];
+            let from = &row[column * self.x_pitch..][..c];
             // SAFETY: the pixel is inside the output and of a row that is taken once.
             unsafe {
                 let to = self.out.as_ptr().add((self.first + j) * self.out_pitch);
@@ -72,18 +74,19 @@ impl<T: Copy> Kernel for Nearest<'_, T> {
     }
 }
 
-/// Linear interpolation along both axes of a `[batch, height, width, channels]` array; pixels of `out` are
-/// `out_pitch` apart.
+/// Linear interpolation along both axes of a `[batch, height, width, channels]` array, whose pixels are
+/// `x_pitch` floats apart; those of `out` are `out_pitch` apart.
 pub fn resize_linear(
     pool: &Pool,
     x: &[f32],
+    x_pitch: usize,
     [batch, height, width, channels]: [usize; 4],
     rows: &[Blend],
     columns: &[Blend],
     out: &mut [f32],
     out_pitch: usize,
 ) -> Result<(), KernelError> {
-    exact("input", x, product("input", &[batch, height, width, channels])?)?;
+    pitched("input", x, &[batch, height, width], channels, x_pitch)?;
     pitched("output", out, &[batch, rows.len(), columns.len()], channels, out_pitch)?;
     check_table(rows.iter().flat_map(|b| [b.low, b.high]), height)?;
     check_table(columns.iter().flat_map(|b| [b.low, b.high]), width)?;
@@ -96,9 +99,14 @@ pub fn resize_linear(
         error.note(scratch::with(width * channels, |mixed| {
             for line in r {
                 let (image, row) = (line / rows.len(), rows[line % rows.len()]);
-                let input = |y: usize| &x[(image * height + y) * width * channels..][..width * channels];
-                let job = Mix { low: input(row.low), high: input(row.high), weight: row.weight, out: mixed };
-                pool.level().run(job);
+                let input = |y: usize| &x[(image * height + y) * width * x_pitch..];
+                let (low, high) = (input(row.low), input(row.high));
+                // Dense pixels are one run.
+                let run = if x_pitch == channels { width * channels } else { channels };
+                for (i, out) in mixed.chunks_exact_mut(run).enumerate() {
+                    let [low, high] = [low, high].map(|x| &x[i * x_pitch..][..run]);
+                    pool.level().run(Mix { low, high, weight: row.weight, out });
+                }
                 let first = line * columns.len();
                 pool.level().run(Linear { row: mixed, channels, columns, out: &shards, first, out_pitch });
             }
@@ -160,10 +168,22 @@ mod tests {
     use crate::simd::Level;
     use proptest::prelude::*;
 
+    /// Rows of `run` elements further apart.
+    fn spread<T: Copy>(x: &[T], run: usize, pitch: usize) -> Vec<T> {
+        let Some(&fill) = x.first() else { return vec![] };
+        let mut apart: Vec<T> = x
+            .chunks_exact(run)
+            .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(fill, pitch - run)))
+            .collect();
+        apart.truncate(apart.len() - (pitch - run));
+        apart
+    }
+
     proptest! {
         #[test]
         fn tables_are_followed(
-            batch in 0usize..3, channels in 0usize..50, h in 1usize..6, w in 1usize..6, more in 0usize..3,
+            batch in 0usize..3, channels in 0usize..50, h in 1usize..6, w in 1usize..6,
+            more in 0usize..3, apart in 0usize..3,
             r in prop::collection::vec((0usize..6, 0usize..6, 0u8..5), 0..9),
             c in prop::collection::vec((0usize..6, 0usize..6, 0u8..5), 0..9),
             threads in 1usize..4, special in any::<bool>(),
@@ -191,10 +211,11 @@ mod tests {
             for level in Level::available() {
                 let pool = Pool::new(threads).unwrap().with_level(level);
                 let (mut near, mut small, mut linear) = (vec![-5.0; len], vec![99u8; len], vec![-5.0; len]);
-                let from = [batch, h, w, channels];
-                resize_nearest(&pool, &x, from, &rows, &columns, &mut near, pitch).unwrap();
-                resize_nearest(&pool, &bytes, from, &rows, &columns, &mut small, pitch).unwrap();
-                resize_linear(&pool, &x, from, &rb, &cb, &mut linear, pitch).unwrap();
+                let (from, x_pitch) = ([batch, h, w, channels], channels + apart);
+                let (x, bytes) = (spread(&x, channels, x_pitch), spread(&bytes, channels, x_pitch));
+                resize_nearest(&pool, &x, x_pitch, from, &rows, &columns, &mut near, pitch).unwrap();
+                resize_nearest(&pool, &bytes, x_pitch, from, &rows, &columns, &mut small, pitch).unwrap();
+                resize_linear(&pool, &x, x_pitch, from, &rb, &cb, &mut linear, pitch).unwrap();
                 for i in 0..len {
                     let (p, k) = (i / pitch, i % pitch);
                     let (j, row, n) = (p % columns.len(), p / columns.len() % rows.len(), p / columns.len() / rows.len());
@@ -218,16 +239,22 @@ mod tests {
     fn bad_tables_and_pitches_are_errors() {
         let (pool, x, mut out) = (Pool::serial(), [1u8, 2, 3, 4], [0u8; 8]);
         let from = [1, 2, 1, 2];
-        resize_nearest(&pool, &x, from, &[0, 1], &[0, 0], &mut out, 2).unwrap();
+        resize_nearest(&pool, &x, 2, from, &[0, 1], &[0, 0], &mut out, 2).unwrap();
         assert_eq!(out, [1, 2, 1, 2, 3, 4, 3, 4]);
-        assert!(resize_nearest(&pool, &x, from, &[0, 2], &[0, 0], &mut out, 2).is_err());
-        assert!(resize_nearest(&pool, &x, from, &[0, 1], &[0, 1], &mut out, 2).is_err());
-        assert!(resize_nearest(&pool, &x, from, &[0, 1], &[0, 0], &mut out, 1).is_err());
-        assert!(resize_nearest(&pool, &x, from, &[0, 1], &[0, 0], &mut out, 3).is_err());
+        assert!(resize_nearest(&pool, &x, 2, from, &[0, 2], &[0, 0], &mut out, 2).is_err());
+        assert!(resize_nearest(&pool, &x, 2, from, &[0, 1], &[0, 1], &mut out, 2).is_err());
+        assert!(resize_nearest(&pool, &x, 2, from, &[0, 1], &[0, 0], &mut out, 1).is_err());
+        assert!(resize_nearest(&pool, &x, 2, from, &[0, 1], &[0, 0], &mut out, 3).is_err());
         let blend = |low, high| Blend { low, high, weight: 0.5 };
         let mut out = [0.0; 2];
-        assert!(resize_linear(&pool, &[0.0; 4], from, &[blend(0, 2)], &[blend(0, 0)], &mut out, 2).is_err());
-        assert!(resize_linear(&pool, &[0.0; 4], from, &[blend(0, 1)], &[blend(1, 0)], &mut out, 2).is_err());
-        assert!(resize_linear(&pool, &[0.0; 4], from, &[blend(0, 1)], &[blend(0, 0)], &mut out, 2).is_ok());
+        assert!(
+            resize_linear(&pool, &[0.0; 4], 2, from, &[blend(0, 2)], &[blend(0, 0)], &mut out, 2).is_err()
+        );
+        assert!(
+            resize_linear(&pool, &[0.0; 4], 2, from, &[blend(0, 1)], &[blend(1, 0)], &mut out, 2).is_err()
+        );
+        assert!(
+            resize_linear(&pool, &[0.0; 4], 2, from, &[blend(0, 1)], &[blend(0, 0)], &mut out, 2).is_ok()
+        );
     }
 }

@@ -172,6 +172,8 @@ impl Run<'_> {
         let widest = tile::most_vectors(level) * tile::lanes(level);
         let count = block.len();
         scratch::with(PLACES * (count * widest + APART), |room| {
+            // Cleared once: it is as large as a tile's work.
+            let mut side = (!self.parts.complete()).then(Side::new);
             for p in panels {
                 let width = p.vectors * tile::lanes(level);
                 let products_apart = count * width + APART;
@@ -199,7 +201,7 @@ impl Run<'_> {
                             height: rows.len(),
                             columns: width,
                             finish: Finish::NONE,
-                            ahead: tile::ahead(depth * width, width, i, groups),
+                            ahead: tile::ahead((depth * width) as isize, width, i, groups),
                         };
                         // SAFETY: the inputs have `depth` floats in each row, the panel as many rows at
                         // each place, and the products room for whole rows of it.
@@ -207,25 +209,22 @@ impl Run<'_> {
                     }
                 }
                 for (j, t) in block.clone().enumerate() {
-                    self.finish(t, p, room[j * width..].as_ptr(), products_apart);
+                    self.finish(t, p, room[j * width..].as_ptr(), products_apart, side.as_mut());
                 }
             }
         })
     }
 
     /// Turns the products of one tile and panel into outputs.
-    fn finish(&self, t: usize, p: &Panel, products: *const f32, apart: usize) {
+    fn finish(&self, t: usize, p: &Panel, products: *const f32, apart: usize, mut side: Option<&mut Side>) {
         let [image, top, left] = self.corner(t);
         let [_, height, width] = self.s.output;
         let size = [(height - top).min(SIDE), (width - left).min(SIDE)];
         let pixel = (image * height + top) * width + left;
         let Target { out, pitch, .. } = self.target;
-        let mut side = Side::new();
-        let complete = self.parts.complete();
-        let (to, pitches) = if complete {
-            (out.as_ptr().wrapping_add(pixel * pitch + p.column), [width * pitch, pitch])
-        } else {
-            (side.tile.as_mut_ptr(), [size[1] * p.columns, p.columns])
+        let (to, pitches) = match &mut side {
+            None => (out.as_ptr().wrapping_add(pixel * pitch + p.column), [width * pitch, pitch]),
+            Some(side) => (side.tile.as_mut_ptr(), [size[1] * p.columns, p.columns]),
         };
         let finish = self.parts.finish(pixel, p.column);
         let patch = Patch { to, pitches, size, columns: p.columns, residual_line: width };
@@ -235,9 +234,9 @@ impl Run<'_> {
         let done = Rows { start: to, size, pitches, columns: p.columns };
         // SAFETY: as above.
         unsafe { self.parts.activate(self.w.level, done) };
-        if !complete {
+        if let Some(side) = side {
             let row = |i: usize| pixel + i / size[1] * width + i % size[1];
-            self.parts.apply_rest(self.w.level, &mut side, size[0] * size[1], p.columns, row, p.column);
+            self.parts.apply_rest(self.w.level, side, size[0] * size[1], p.columns, row, p.column);
             let start = out.as_ptr().wrapping_add(pixel * pitch + p.column);
             let to = Rows { start, size, pitches: [width * pitch, pitch], columns: p.columns };
             // SAFETY: as above; the side buffer holds the patch.

@@ -5,6 +5,7 @@ use crate::error::{KernelError, at_least, exact, extent, product};
 use crate::math;
 use crate::simd::{Isa, Kernel, Level};
 use crate::threads::{Pool, Shards};
+use smallvec::SmallVec;
 
 /// A function of two `f32` operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +142,8 @@ pub(crate) struct Axis {
 
 /// Merges neighbouring axes that both operands walk evenly and drops axes of length 1. The innermost
 /// axis comes last; there is always at least one.
-pub(crate) fn collapse(dims: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
-    let mut axes: Vec<Axis> = Vec::with_capacity(dims.len());
+pub(crate) fn collapse(dims: &[usize], a: &[usize], b: &[usize]) -> SmallVec<[Axis; 6]> {
+    let mut axes: SmallVec<[Axis; 6]> = SmallVec::new();
     for i in 0..dims.len() {
         let axis = Axis { len: dims[i], a: a[i], b: b[i] };
         if axis.len == 1 {
@@ -166,11 +167,11 @@ pub(crate) fn collapse(dims: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
 
 /// Element strides of a row-major operand of shape `dims` broadcast to `out`: missing leading axes and
 /// axes of length 1 repeat.
-pub fn broadcast_strides(dims: &[usize], out: &[usize]) -> Result<Vec<usize>, KernelError> {
+pub fn broadcast_strides(dims: &[usize], out: &[usize]) -> Result<SmallVec<[usize; 6]>, KernelError> {
     let Some(lead) = out.len().checked_sub(dims.len()) else {
         return Err(KernelError::Shape("an operand has more axes than the output"));
     };
-    let mut strides = vec![0; out.len()];
+    let mut strides: SmallVec<[usize; 6]> = SmallVec::from_elem(0, out.len());
     let mut step = 1usize;
     for (i, &d) in dims.iter().enumerate().rev() {
         if d == out[lead + i] {
@@ -186,7 +187,7 @@ pub fn broadcast_strides(dims: &[usize], out: &[usize]) -> Result<Vec<usize>, Ke
 /// Calls `row(offset in out, offset in a, offset in b)` for every innermost row in `rows`.
 pub(crate) fn walk(axes: &[Axis], rows: std::ops::Range<usize>, mut row: impl FnMut(usize, usize, usize)) {
     let (inner, outer) = axes.split_last().expect("collapse leaves an axis");
-    let mut index = vec![0usize; outer.len()];
+    let mut index: SmallVec<[usize; 6]> = SmallVec::from_elem(0, outer.len());
     let (mut a, mut b) = (0, 0);
     let mut rest = rows.start;
     for (i, axis) in outer.iter().enumerate().rev() {

@@ -24,8 +24,10 @@ pub fn chain(
         return Err(KernelError::Shape("chain: the rows do not fill the result"));
     }
     steps.check(out.len() / row, row, out.len())?;
-    let by_place =
-        |s: &Step<'_>| matches!(s, Step::Binary { operand: Operand::PerRow(_) | Operand::PerColumn(_), .. });
+    let by_place = |s: &Step<'_>| {
+        let Step::Binary { operand, .. } = s else { return false };
+        matches!(operand, Operand::PerRow(_) | Operand::PerColumn(_) | Operand::Pitched { .. })
+    };
     // Without operands by row or column, rows are as long as anyone likes.
     let row = if steps.steps.iter().any(by_place) { row } else { out.len() };
     let (rows, level) = (out.len() / row, pool.level());

@@ -44,6 +44,9 @@ pub(crate) trait Vector: Copy {
     /// Brings one cache line into the second-level cache; any address will do.
     #[inline(always)]
     fn prefetch_line(_: *const f32) {}
+    /// Brings a cache line near that will be written; any address will do.
+    #[inline(always)]
+    fn prefetch_written(_: *const f32) {}
     /// The same number, which the compiler cannot take apart: a loop counter stays one register instead of
     /// becoming one for each use.
     #[inline(always)]
@@ -302,6 +305,11 @@ mod x86 {
                 fn prefetch_line(p: *const f32) {
                     // SAFETY: every x86-64 processor has the instruction, and it never faults.
                     unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+                }
+                #[inline(always)]
+                fn prefetch_written(p: *const f32) {
+                    // SAFETY: it never faults; processors without the instruction do nothing.
+                    unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) };
                 }
                 #[inline(always)]
                 fn opaque(mut k: isize) -> isize {

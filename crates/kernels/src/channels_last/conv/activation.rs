@@ -7,8 +7,9 @@ use crate::simd::vector::Vector;
 /// An activation that tiles end with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Activation {
-    /// `x / (1 + e^(-alpha x))`, within 6 ULP (and `alpha x` more without fused multiply-add) or 1e-35.
-    Silu(f32),
+    /// `x / (1 + e^(-alpha x))`, within 6 ULP (and `alpha x` more without fused multiply-add) or 1e-35. Here
+    /// is `e^(-alpha x)`, which is not to be made ready again for each tile.
+    Silu(Power),
     /// `x/2 (1 + erf(x / sqrt 2))`, within `8 + x^2` ULP (twice the square
     /// without fused multiply-add) or 1e-35.
     Gelu,
@@ -18,6 +19,11 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
+    /// `x / (1 + e^(-alpha x))`
+    pub(crate) fn silu(alpha: f32) -> Activation {
+        Activation::Silu(Power::of(-(alpha as f64)))
+    }
+
     /// Applies it to all elements.
     ///
     /// # Safety
@@ -26,7 +32,7 @@ impl Activation {
         // SAFETY: forwarded.
         unsafe {
             match self {
-                Activation::Silu(alpha) => run(level, Silu(rows, alpha)),
+                Activation::Silu(power) => run(level, Silu(rows, power)),
                 Activation::Gelu => run(level, Gelu(rows)),
                 Activation::GeluTanh => run(level, GeluTanh(rows)),
             }
@@ -35,8 +41,8 @@ impl Activation {
 }
 
 /// `e^(factor x)` as a power of two; limited to what a float holds with room to spare.
-#[derive(Clone, Copy)]
-struct Power {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Power {
     /// The factor of the exponent in two parts, so that large arguments keep their last bits.
     high: f32,
     low: f32,
@@ -45,15 +51,16 @@ struct Power {
 }
 
 impl Power {
-    #[inline(always)]
-    fn of(factor: f64) -> Power {
+    const fn of(factor: f64) -> Power {
         let exponent = factor * std::f64::consts::LOG2_E;
         let high = exponent as f32;
-        let mut terms = [1.0f64; 8];
-        for k in 1..8 {
-            terms[k] = terms[k - 1] * std::f64::consts::LN_2 / k as f64;
+        let (mut terms, mut term, mut k) = ([1.0; 8], 1.0, 1);
+        while k < 8 {
+            term = term * std::f64::consts::LN_2 / k as f64;
+            terms[k] = term as f32;
+            k += 1;
         }
-        Power { high, low: (exponent - high as f64) as f32, terms: terms.map(|t| t as f32) }
+        Power { high, low: (exponent - high as f64) as f32, terms }
     }
 
     /// # Safety
@@ -80,12 +87,12 @@ impl Power {
     }
 }
 
-struct Silu(Rows, f32);
+struct Silu(Rows, Power);
 
 impl Work for Silu {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let power = Power::of(-(self.1 as f64));
+        let power = self.1;
         // SAFETY: every vector is inside its row.
         each::<V>(self.0, |p, _, n| unsafe {
             let x: V = load(p, n);
@@ -102,7 +109,7 @@ impl Work for GeluTanh {
     unsafe fn run<V: Vector>(self) {
         // x/2 (1 + tanh u) = x / (1 + e^(-2 u)), which keeps its accuracy for negative x.
         const SCALE: f32 = 0.797_884_6;
-        let power = Power::of(-2.0);
+        const POWER: Power = Power::of(-2.0);
         // SAFETY: every vector is inside its row.
         each::<V>(self.0, |p, _, n| unsafe {
             let x: V = load(p, n);
@@ -110,7 +117,7 @@ impl Work for GeluTanh {
             let u = V::mul(V::mul(x, V::splat(SCALE)), cubic);
             // Below, the result is next to nothing, but infinity would not be.
             let top = V::max(V::splat(-1.0e4), x);
-            store(V::div(top, V::add(power.at(u), V::splat(1.0))), p, n);
+            store(V::div(top, V::add(POWER.at(u), V::splat(1.0))), p, n);
         });
     }
 }
@@ -120,7 +127,7 @@ struct Gelu(Rows);
 impl Work for Gelu {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let power = Power::of(-1.0);
+        const POWER: Power = Power::of(-1.0);
         // SAFETY: every vector is inside its row.
         each::<V>(self.0, |p, _, n| unsafe {
             let x: V = load(p, n);
@@ -135,7 +142,7 @@ impl Work for Gelu {
             for k in (0..8).rev() {
                 erfcx = V::mul_add(erfcx, t, V::splat(crate::math::ERFCX[k]));
             }
-            let tail = V::mul(half, V::mul(power.at(V::mul(z, z)), erfcx));
+            let tail = V::mul(half, V::mul(POWER.at(V::mul(z, z)), erfcx));
             store(V::sub(V::max(zero, x), tail), p, n);
         });
     }
@@ -153,7 +160,7 @@ mod tests {
                 let mut out = x.clone();
                 let rows = Rows::line(out.as_mut_ptr(), 1, 0, x.len());
                 // SAFETY: the row is the buffer.
-                unsafe { Activation::Silu(alpha).apply(level, rows) };
+                unsafe { Activation::silu(alpha).apply(level, rows) };
                 for (&x, &got) in x.iter().zip(&out) {
                     let want = x as f64 / (1.0 + (-(alpha as f64) * x as f64).exp());
                     // Without fused multiplication the exponent is rounded as well.
@@ -175,7 +182,7 @@ mod tests {
             let mut x = [f32::NAN, f32::INFINITY, 0.0, -0.0, 1e38, -1e38, f32::MIN_POSITIVE];
             let rows = Rows::line(x.as_mut_ptr(), 1, 0, x.len());
             // SAFETY: the row is the buffer.
-            unsafe { Activation::Silu(1.0).apply(level, rows) };
+            unsafe { Activation::silu(1.0).apply(level, rows) };
             assert!(x[0].is_nan());
             assert_eq!(x[1], f32::INFINITY);
             assert_eq!((x[2].to_bits(), x[3].to_bits()), (0, (-0.0f32).to_bits()));

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::ptr::null;
 
 /// Floats of a panel's piece: half of the first-level cache.
-const PIECE: usize = 8 * 1024;
+pub(crate) const PIECE: usize = 8 * 1024;
 /// Floats of a block's input and output: about half of the second-level cache.
 const REGION: usize = 96 * 1024;
 /// Tiles of a block, so that a panel fetched from afar is used often enough.
@@ -131,6 +131,11 @@ fn pieces(runs: usize, run: usize, most: usize) -> impl Iterator<Item = Piece> {
     })
 }
 
+/// Multiply-adds, and weights to be fetched for them, that one thread is through with in some five microseconds:
+/// no other one would be of help before then.
+const SHORT_PRODUCTS: usize = 200 * 1000;
+const SHORT_WEIGHTS: usize = 32 * 1024;
+
 /// How the pixels and panels are shared out.
 struct Plan {
     blocks: usize,
@@ -141,6 +146,9 @@ struct Plan {
 
 impl Plan {
     fn new(threads: usize, s: &Source<'_>, w: &Panels, pixels: usize) -> Plan {
+        let weights = w.depth.saturating_mul(w.columns);
+        let short = weights <= SHORT_WEIGHTS && weights.saturating_mul(pixels) <= SHORT_PRODUCTS;
+        let threads = if short { 1 } else { threads };
         let rows = tile::most_rows(w.level, 2);
         // Neighbouring pixels share their input unless strides keep them apart.
         let area = s.strides[0].min(s.taps[0]) * s.strides[1].min(s.taps[1]);
@@ -216,7 +224,8 @@ pub(crate) fn block(
             std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<*const f32>(), s.runs() * count)
         };
         s.table(pixels.clone(), table);
-        let mut side = Side::new();
+        // Cleared once: it is as large as many a tile's work.
+        let mut side = (!parts.complete()).then(Side::new);
         for p in panels {
             let width = p.vectors * tile::lanes(w.level);
             let tiles = count.div_ceil(tile::most_rows(w.level, p.vectors));
@@ -230,7 +239,7 @@ pub(crate) fn block(
                     let rows = i * count / tiles..(i + 1) * count / tiles;
                     let row = target.first + pixels.start + rows.start;
                     let to = target.out.as_ptr().wrapping_add(row * target.pitch + p.column - target.skip);
-                    let aside = last && !parts.complete();
+                    let mut aside = side.as_mut().filter(|_| last);
                     let t = Tile {
                         rows: table[piece.run * count + rows.start..].as_ptr(),
                         pitch: count,
@@ -241,12 +250,12 @@ pub(crate) fn block(
                         vectors: p.vectors,
                         from: if first { null() } else { to },
                         from_pitch: target.pitch,
-                        to: if aside { side.tile.as_mut_ptr() } else { to },
-                        to_pitch: if aside { p.columns } else { target.pitch },
+                        to: aside.as_mut().map_or(to, |side| side.tile.as_mut_ptr()),
+                        to_pitch: if aside.is_some() { p.columns } else { target.pitch },
                         height: rows.len(),
                         columns: p.columns,
                         finish: if last { parts.finish(row, p.column) } else { Finish::NONE },
-                        ahead: tile::ahead(floats, width, i, tiles),
+                        ahead: tile::ahead(floats as isize, width, i, tiles),
                     };
                     // SAFETY: the table has the rows' pointers, each with a run behind it; the panel's
                     // piece is in the weights; this task alone writes these pixels' channels.
@@ -256,8 +265,8 @@ pub(crate) fn block(
                         // SAFETY: as above.
                         unsafe { parts.activate(w.level, done) };
                     }
-                    if aside {
-                        parts.apply_rest(w.level, &mut side, rows.len(), p.columns, |j| row + j, p.column);
+                    if let Some(side) = aside {
+                        parts.apply_rest(w.level, side, rows.len(), p.columns, |j| row + j, p.column);
                         let to = Rows::line(to, rows.len(), target.pitch, p.columns);
                         // SAFETY: as above; the side buffer holds the tile.
                         unsafe { rows::copy(w.level, &side.tile, to) };

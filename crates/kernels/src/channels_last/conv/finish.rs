@@ -31,7 +31,8 @@ const _: () = assert!(SIDE >= MAX_ROWS * MAX_COLUMNS && SIDE.is_multiple_of(GROU
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
     bias: Option<&'a [f32]>,
-    residual: Option<&'a [f32]>,
+    /// Its elements, and how many lie from one row to the next.
+    residual: Option<(&'a [f32], usize)>,
     relu: bool,
     high: Option<f32>,
     /// Comes after the tile's registers and before the rest.
@@ -48,8 +49,17 @@ impl<'a> Parts<'a> {
         if let [Step::Binary { op: BinaryOp::Add, operand: Operand::PerColumn(v), .. }, tail @ ..] = rest {
             (bias, rest) = (Some(*v), tail);
         }
-        if let [Step::Binary { op: BinaryOp::Add, operand: Operand::Full(v), .. }, tail @ ..] = rest {
-            (residual, rest) = (Some(*v), tail);
+        match rest {
+            [Step::Binary { op: BinaryOp::Add, operand: Operand::Full(v), .. }, tail @ ..] => {
+                (residual, rest) = (Some((*v, columns)), tail);
+            }
+            [
+                Step::Binary { op: BinaryOp::Add, operand: Operand::Pitched { data, pitch }, .. },
+                tail @ ..,
+            ] => {
+                (residual, rest) = (Some((*data, *pitch)), tail);
+            }
+            _ => {}
         }
         match rest {
             [Step::Unary(UnaryOp::Relu), tail @ ..] => (relu, rest) = (true, tail),
@@ -58,7 +68,7 @@ impl<'a> Parts<'a> {
                 (relu, high, rest) = (true, Some(*hi), tail);
             }
             [Step::Unary(UnaryOp::Silu(alpha)), tail @ ..] if alpha.is_finite() => {
-                (activation, rest) = (Some(Activation::Silu(*alpha)), tail);
+                (activation, rest) = (Some(Activation::silu(*alpha)), tail);
             }
             [Step::Unary(UnaryOp::Gelu), tail @ ..] => (activation, rest) = (Some(Activation::Gelu), tail),
             [Step::Unary(UnaryOp::GeluTanh), tail @ ..] => {
@@ -73,8 +83,8 @@ impl<'a> Parts<'a> {
     pub(crate) fn finish(&self, row: usize, column: usize) -> Finish {
         Finish {
             bias: self.bias.map_or(null(), |b| b[column..].as_ptr()),
-            residual: self.residual.map_or(null(), |r| r[row * self.columns + column..].as_ptr()),
-            residual_pitch: self.columns,
+            residual: self.residual.map_or(null(), |(r, pitch)| r[row * pitch + column..].as_ptr()),
+            residual_pitch: self.residual.map_or(self.columns, |r| r.1),
             relu: self.relu,
             high: self.high,
         }
@@ -126,6 +136,10 @@ impl<'a> Parts<'a> {
                     Operand::Full(v) => {
                         let start = row(i) * self.columns + column;
                         line.copy_from_slice(&v[start..start + columns]);
+                    }
+                    Operand::Pitched { data, pitch } => {
+                        let start = row(i) * pitch + column;
+                        line.copy_from_slice(&data[start..start + columns]);
                     }
                     Operand::Scalar(s) => line.fill(s),
                 }

@@ -25,7 +25,7 @@ impl Rows {
 }
 
 /// Something done to rows, compiled for every level.
-pub(super) trait Work {
+pub(crate) trait Work {
     /// # Safety
     /// `V`'s instructions are available, and what the work touches is there.
     unsafe fn run<V: Vector>(self);
@@ -47,7 +47,7 @@ unsafe fn run_avx2<W: Work>(work: W) {
 
 /// # Safety
 /// What the work touches is there.
-pub(super) unsafe fn run<W: Work>(level: Level, work: W) {
+pub(crate) unsafe fn run<W: Work>(level: Level, work: W) {
     match level.tier() {
         // SAFETY: forwarded; a level exists only where its instructions do.
         #[cfg(target_arch = "x86_64")]
@@ -62,7 +62,7 @@ pub(super) unsafe fn run<W: Work>(level: Level, work: W) {
 
 /// Calls `f` for every vector of the rows with its place, its place if the rows were dense, and its floats.
 #[inline(always)]
-pub(super) fn each<V: Vector>(rows: Rows, mut f: impl FnMut(*mut f32, usize, usize)) {
+pub(crate) fn each<V: Vector>(rows: Rows, mut f: impl FnMut(*mut f32, usize, usize)) {
     for y in 0..rows.size[0] {
         for x in 0..rows.size[1] {
             let row = rows.start.wrapping_add(y * rows.pitches[0] + x * rows.pitches[1]);
@@ -77,7 +77,7 @@ pub(super) fn each<V: Vector>(rows: Rows, mut f: impl FnMut(*mut f32, usize, usi
 /// # Safety
 /// `V`'s instructions are available, and `p` has `n <= V::LANES` floats.
 #[inline(always)]
-pub(super) unsafe fn load<V: Vector>(p: *const f32, n: usize) -> V {
+pub(crate) unsafe fn load<V: Vector>(p: *const f32, n: usize) -> V {
     // SAFETY: forwarded.
     unsafe { if n == V::LANES { V::load(p) } else { V::load_first(p, n) } }
 }
@@ -85,7 +85,7 @@ pub(super) unsafe fn load<V: Vector>(p: *const f32, n: usize) -> V {
 /// # Safety
 /// As [`load`].
 #[inline(always)]
-pub(super) unsafe fn store<V: Vector>(x: V, p: *mut f32, n: usize) {
+pub(crate) unsafe fn store<V: Vector>(x: V, p: *mut f32, n: usize) {
     // SAFETY: forwarded.
     unsafe { if n == V::LANES { x.store(p) } else { x.store_first(p, n) } }
 }

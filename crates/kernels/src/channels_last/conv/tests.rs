@@ -100,21 +100,29 @@ fn check(
 
 /// Bias, residual and activation, all at once in registers, or partly afterwards.
 fn check_all(s: &ConvShape, gaps: [usize; 2], algorithm: Algorithm, bound: f64) {
-    let (bias, residual) = (noise(s.out_channels, 3), noise(s.output_len(), 11));
-    let rows = noise(s.batch * s.positions(), 13);
-    let columns = s.out_channels;
+    let pixels = s.batch * s.positions();
+    // Where the output's pixels lie apart, so do the residual's.
+    let columns = s.out_channels + gaps[1];
+    let (bias, data) = (noise(s.out_channels, 3), noise(pixels * columns, 11));
+    let residual = &data[..(pixels * columns).saturating_sub(gaps[1])];
+    let operand = match gaps[1] {
+        0 => Operand::Full(residual),
+        _ => Operand::Pitched { data: residual, pitch: columns },
+    };
+    let rest = Step::Binary { op: BinaryOp::Add, operand, reversed: false };
+    let rows = noise(pixels, 13);
     let sum = |x: f64, p: usize, c: usize| x + bias[c] as f64 + residual[p * columns + c] as f64;
     check(s, gaps, &[], algorithm, bound, |x, _, _| x);
-    let steps = [Step::bias_columns(&bias), Step::residual(&residual), Step::Unary(UnaryOp::Relu)];
+    let steps = [Step::bias_columns(&bias), rest, Step::Unary(UnaryOp::Relu)];
     check(s, gaps, &steps, algorithm, bound, |x, p, c| sum(x, p, c).max(0.0));
     let steps = [Step::bias_columns(&bias), Step::Unary(UnaryOp::Clip(0.0, 0.5))];
     check(s, gaps, &steps, algorithm, bound, |x, _, c| (x + bias[c] as f64).clamp(0.0, 0.5));
-    let steps = [Step::Unary(UnaryOp::Silu(1.0)), Step::residual(&residual), Step::bias_rows(&rows)];
+    let steps = [Step::Unary(UnaryOp::Silu(1.0)), rest, Step::bias_rows(&rows)];
     check(s, gaps, &steps, algorithm, bound, |x, p, c| {
         x / (1.0 + (-x).exp()) + residual[p * columns + c] as f64 + rows[p] as f64
     });
     let negated = Step::Binary { op: BinaryOp::Sub, operand: Operand::Scalar(0.25), reversed: true };
-    let steps = [Step::Unary(UnaryOp::Relu), Step::residual(&residual), negated];
+    let steps = [Step::Unary(UnaryOp::Relu), rest, negated];
     check(s, gaps, &steps, algorithm, bound, |x, p, c| {
         0.25 - (x.max(0.0) + residual[p * columns + c] as f64)
     });

@@ -48,18 +48,27 @@ pub(crate) fn most_rows(level: Level, vectors: usize) -> usize {
 /// Whether the baseline has 32 vector registers.
 const NEON: bool = cfg!(target_arch = "aarch64");
 
-/// Floats that a tile brings near during four steps of depth.
-pub(crate) const AHEAD: usize = 64;
+/// Floats that a tile brings near during four steps of depth: as much as a panel of two vectors has there.
+/// Where vectors are short, a tile has few multiplications for each instruction: its neighbours share.
+const fn ahead_of(lanes: usize) -> usize {
+    if lanes < 16 { LINE } else { 4 * LINE }
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// Steps of depth of a tile that are enough for its output's lines to come near meanwhile.
+const WRITTEN_LATE: usize = 32;
 
 /// Rows that are too few to hide how far away the weights are.
 const FEW_ROWS: usize = 2;
 /// How many floats before their use the weights of few rows are asked for.
 const STREAM: usize = 512;
 
-/// What tile `i` of `tiles` brings near, of the `piece` floats behind the piece that all of them use: a share
+/// What tile `i` of `tiles` brings near, of the floats that lie `apart` from those that all of them use: a share
 /// of each four steps' floats, so that the fetching is even.
-pub(crate) fn ahead(piece: usize, width: usize, i: usize, tiles: usize) -> usize {
-    piece + 4 * width * i / tiles / 16 * 16
+pub(crate) fn ahead(apart: isize, width: usize, i: usize, tiles: usize) -> isize {
+    apart + (4 * width * i / tiles / LINE * LINE) as isize
 }
 
 /// What happens to a finished tile on its way out, in this order.
@@ -78,6 +87,34 @@ pub(crate) struct Finish {
 impl Finish {
     pub(crate) const NONE: Finish =
         Finish { bias: null(), residual: null(), residual_pitch: 0, relu: false, high: None };
+
+    /// Finishes a vector of `n` elements that begins at this row and column of the tile.
+    ///
+    /// # Safety
+    /// `V`'s instructions are available, and the operands have these elements.
+    #[inline(always)]
+    pub(crate) unsafe fn one<V: Vector>(&self, x: V, row: usize, column: usize, n: usize) -> V {
+        let mut x = x;
+        // SAFETY: forwarded.
+        unsafe {
+            let load = |p: *const f32| if n == V::LANES { V::load(p) } else { V::load_first(p, n) };
+            if !self.bias.is_null() {
+                x = V::add(x, load(self.bias.add(column)));
+            }
+            if !self.residual.is_null() {
+                x = V::add(x, load(self.residual.add(row * self.residual_pitch + column)));
+            }
+            if self.relu {
+                // The sum turns a negative zero, which the maximum lets pass, into a positive one.
+                let zero = V::splat(0.0);
+                x = V::add(V::max(zero, x), zero);
+            }
+            if let Some(high) = self.high {
+                x = V::min(V::splat(high), x);
+            }
+        }
+        x
+    }
 }
 
 /// One tile and where its operands are.
@@ -102,8 +139,8 @@ pub(crate) struct Tile {
     /// Columns that exist; the panel is full width whatever this is.
     pub columns: usize,
     pub finish: Finish,
-    /// How far behind the panel's rows to bring floats near meanwhile, [`AHEAD`] for every four steps.
-    pub ahead: usize,
+    /// How far behind the panel's rows to bring floats near meanwhile.
+    pub ahead: isize,
 }
 
 /// # Safety
@@ -124,6 +161,14 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
                 }
             }
         }
+        if MR > FEW_ROWS && t.depth >= WRITTEN_LATE {
+            // Stores to lines that are far away would fill the queue when the sums are done.
+            for i in 0..MR {
+                for line in 0..width.div_ceil(LINE) {
+                    V::prefetch_written(t.to.wrapping_add(i * t.to_pitch + LINE * line));
+                }
+            }
+        }
         let fours = (t.depth / 4 * 4) as isize;
         let mut b = t.b;
         let mut rows = t.rows;
@@ -139,12 +184,12 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
                 k = V::opaque(k);
                 if MR <= FEW_ROWS {
                     // Few rows wait for the panel, which comes from memory in one stream.
-                    for line in 0..4 * width / 16 {
-                        V::prefetch_line(b.wrapping_add(STREAM + 16 * line));
+                    for line in 0..4 * width / LINE {
+                        V::prefetch_line(b.wrapping_add(STREAM + LINE * line));
                     }
                 } else {
-                    for line in 0..AHEAD / 16 {
-                        V::prefetch_line(b.wrapping_add(t.ahead + 16 * line));
+                    for line in 0..ahead_of(V::LANES) / LINE {
+                        V::prefetch_line(b.wrapping_offset(t.ahead).wrapping_add(LINE * line));
                     }
                 }
                 V::four_steps(&a, k, b, &mut acc);

@@ -71,13 +71,19 @@ fn common() -> impl Strategy<Value = Window> {
 }
 
 /// An epilogue's steps, chosen by the bits of `which`.
-fn steps<'a>(which: usize, rows: &'a [f32], columns: &'a [f32], full: &'a [f32]) -> Vec<Step<'a>> {
+fn steps<'a>(
+    which: usize,
+    rows: &'a [f32],
+    columns: &'a [f32],
+    full: &'a [f32],
+    apart: Operand<'a>,
+) -> Vec<Step<'a>> {
     let all = [
         Step::bias_columns(columns),
         Step::residual(full),
         Step::Unary([UnaryOp::Relu, UnaryOp::Clip(0.0, 0.6), UnaryOp::Clip(-0.4, 0.3)][which % 3]),
         Step::Binary { op: BinaryOp::Sub, operand: Operand::PerColumn(columns), reversed: true },
-        Step::Binary { op: BinaryOp::Mul, operand: Operand::Full(full), reversed: false },
+        Step::Binary { op: BinaryOp::Mul, operand: apart, reversed: false },
         Step::Binary { op: BinaryOp::Max, operand: Operand::PerRow(rows), reversed: false },
         Step::Unary(UnaryOp::HardSwish),
         Step::Binary { op: BinaryOp::Add, operand: Operand::Scalar(0.25), reversed: true },
@@ -89,7 +95,9 @@ fn check(s: &ConvShape, which: usize) {
     let (x, w) = (noise(s.input_len(), 1), noise(s.weights_len(), 5));
     let pixels = s.batch * s.positions();
     let (rows, columns, full) = (noise(pixels, 2), noise(s.in_channels, 3), noise(s.output_len(), 11));
-    let steps = steps(which, &rows, &columns, &full);
+    let pitch = s.in_channels + 2;
+    let data = noise(pixels * pitch, 13);
+    let steps = steps(which, &rows, &columns, &full, Operand::Pitched { data: &data, pitch });
     let want: Vec<f64> = twin(s, &x, &w)
         .into_iter()
         .enumerate()
@@ -105,6 +113,7 @@ fn check(s: &ConvShape, which: usize) {
                         Operand::PerRow(o) => o[row],
                         Operand::PerColumn(o) => o[column],
                         Operand::Full(o) => o[i],
+                        Operand::Pitched { data, pitch } => data[row * pitch + column],
                     } as f64;
                     match op {
                         BinaryOp::Add => v + o,

@@ -175,7 +175,6 @@ unsafe fn output_by<V: Vector>(products: *const f32, apart: usize, f: &Finish, p
         // SAFETY: the products are whole vectors; the finish's operands and the patch have `columns` floats
         // for each pixel.
         unsafe {
-            let load = |p: *const f32| if n == V::LANES { V::load(p) } else { V::load_first(p, n) };
             let mut half = [[V::splat(0.0); REACH]; SIDE];
             for x in 0..REACH {
                 let mut column = [V::splat(0.0); REACH];
@@ -187,27 +186,10 @@ unsafe fn output_by<V: Vector>(products: *const f32, apart: usize, f: &Finish, p
                     half[y][x] = column[y];
                 }
             }
-            let zero = V::splat(0.0);
-            let bias = if f.bias.is_null() { None } else { Some(load(f.bias.add(c))) };
-            let high = f.high.map(|x| V::splat(x));
             for y in 0..patch.size[0] {
                 let line = backward(half[y]);
                 for (x, &v) in line.iter().enumerate().take(patch.size[1]) {
-                    let mut v = v;
-                    if let Some(bias) = bias {
-                        v = V::add(v, bias);
-                    }
-                    if !f.residual.is_null() {
-                        let pixel = y * patch.residual_line + x;
-                        v = V::add(v, load(f.residual.add(pixel * f.residual_pitch + c)));
-                    }
-                    if f.relu {
-                        // As in the register tile: the sum turns a negative zero into a positive one.
-                        v = V::add(V::max(zero, v), zero);
-                    }
-                    if let Some(high) = high {
-                        v = V::min(high, v);
-                    }
+                    let v = f.one(v, y * patch.residual_line + x, c, n);
                     let to = patch.to.add(y * patch.pitches[0] + x * patch.pitches[1] + c);
                     if n == V::LANES { v.store(to) } else { v.store_first(to, n) }
                 }

@@ -126,6 +126,13 @@ impl Vector for float32x4_t {
         }
     }
     #[inline(always)]
+    fn prefetch_written(p: *const f32) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("prfm pstl1keep, [{0}]", in(reg) p, options(nomem, nostack, preserves_flags));
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         // SAFETY: the instructions are part of the architecture.
         unsafe { vaddvq_f32(self) }
