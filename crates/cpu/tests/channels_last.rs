@@ -15,11 +15,19 @@ use tensormill_ir::{
     },
 };
 use tensormill_optimizer::{OptOptions, Pipeline, testing::Bytes};
-use tensormill_tensor::{DType, Shape, Value};
+use tensormill_tensor::{DType, Shape, Tensor, Value};
 
 fn shape(b: &GraphBuilder, v: ValueId) -> Vec<usize> {
     let dims = b.ty(v).as_tensor().and_then(|t: &TensorType| t.static_shape());
     dims.map(|s| s.to_vec()).unwrap_or_default()
+}
+
+/// Weights of a convolution, small enough that values stay near one however deep the network is: what is
+/// compared would be rounding errors of large sums otherwise.
+fn weights(bytes: &mut Bytes, dims: [usize; 4]) -> Tensor {
+    let drawn = bytes.tensor(DType::F32, &Shape::from(dims)).to_f64_vec().unwrap();
+    let scale = 0.7 / (dims[1..].iter().product::<usize>() as f64).sqrt();
+    Tensor::from_vec(dims, drawn.into_iter().map(|x| (x * scale) as f32).collect()).unwrap()
 }
 
 /// A node over images; `None` when what was drawn does not fit.
@@ -32,7 +40,7 @@ fn layer(b: &mut GraphBuilder, images: &[ValueId], bytes: &mut Bytes) -> Result<
             let each = bytes.below(4) == 0 && c > 1;
             let (group, kernels) = if each { (c, c) } else { (1, [16, 20, 3, 33][bytes.below(4)]) };
             let kernel = [1 + bytes.below(3), 1 + bytes.below(3)];
-            let weights = bytes.tensor(DType::F32, &Shape::from([kernels, c / group, kernel[0], kernel[1]]));
+            let weights = weights(bytes, [kernels, c / group, kernel[0], kernel[1]]);
             let weights = b.constant(weights)?;
             let op = Conv {
                 strides: vec![1 + bytes.below(2), 1 + bytes.below(2)],
@@ -116,7 +124,7 @@ fn block(b: &mut GraphBuilder, x: ValueId, bytes: &mut Bytes) -> Result<Option<V
     let mut last = x;
     let mut conv = |b: &mut GraphBuilder, from: usize, to: usize, kernel: usize, stride: usize| {
         let group = if kernel > 1 { from } else { 1 };
-        let weights = bytes.tensor(DType::F32, &Shape::from([to, from / group, kernel, kernel]));
+        let weights = weights(bytes, [to, from / group, kernel, kernel]);
         let op = Conv { strides: vec![stride; 2], pads: vec![kernel / 2; 4], group, ..Conv::default() };
         let mut ins = vec![last, b.constant(weights)?];
         if bytes.below(2) == 1 {
@@ -180,7 +188,7 @@ fn order_changes_only_at_the_ends() {
     let mut bytes = Bytes::seeded(1, 1 << 16);
     let x = b.input("x", Type::tensor(DType::F32, [1, 3, 8, 8].map(Into::into))).unwrap();
     let mut conv = |b: &mut GraphBuilder, x, from: usize, to: usize| {
-        let w = b.constant(bytes.tensor(DType::F32, &Shape::from([to, from, 3, 3]))).unwrap();
+        let w = b.constant(weights(&mut bytes, [to, from, 3, 3])).unwrap();
         b.op(Conv { pads: vec![1; 4], ..Conv::default() }, &[x, w]).unwrap()
     };
     let first = conv(&mut b, x, 3, 16);
@@ -207,9 +215,7 @@ fn inverted_residuals_are_one_step() {
         let mut bytes = Bytes::seeded(3, 1 << 16);
         let x = b.input("x", Type::tensor(DType::F32, [2, 3, 17, 18].map(Into::into))).unwrap();
         let mut conv = |b: &mut GraphBuilder, x, from: usize, to: usize, kernel: usize, stride, group| {
-            let w = b
-                .constant(bytes.tensor(DType::F32, &Shape::from([to, from / group, kernel, kernel])))
-                .unwrap();
+            let w = b.constant(weights(&mut bytes, [to, from / group, kernel, kernel])).unwrap();
             let bias = b.constant(bytes.tensor(DType::F32, &Shape::from([to]))).unwrap();
             let op = Conv { pads: vec![kernel / 2; 4], strides: vec![stride; 2], group, ..Conv::default() };
             let y = b.op(op, &[x, w, bias]).unwrap();
@@ -252,7 +258,7 @@ fn joinable(b: &mut GraphBuilder, images: &[ValueId], bytes: &mut Bytes) -> Resu
     let conv = |b: &mut GraphBuilder, bytes: &mut Bytes, x: ValueId, kernels: usize| {
         let kernel = [1, 3][bytes.below(2)];
         let from = shape(b, x)[1];
-        let weights = b.constant(bytes.tensor(DType::F32, &Shape::from([kernels, from, kernel, kernel])))?;
+        let weights = b.constant(weights(bytes, [kernels, from, kernel, kernel]))?;
         b.op(Conv { pads: vec![kernel / 2; 4], ..Conv::default() }, &[x, weights])
     };
     Ok(match bytes.below(12) {
@@ -363,7 +369,7 @@ fn branches_write_into_what_joins_them() {
     let mut bytes = Bytes::seeded(1, 1 << 16);
     let x = b.input("x", Type::tensor(DType::F32, [1, 16, 6, 6].map(Into::into))).unwrap();
     let mut conv = |b: &mut GraphBuilder, x, from: usize, to: usize| {
-        let w = b.constant(bytes.tensor(DType::F32, &Shape::from([to, from, 3, 3]))).unwrap();
+        let w = b.constant(weights(&mut bytes, [to, from, 3, 3])).unwrap();
         b.op(Conv { pads: vec![1; 4], ..Conv::default() }, &[x, w]).unwrap()
     };
     let first = conv(&mut b, x, 16, 16);
@@ -393,7 +399,7 @@ fn planes_are_written_into_what_joins_them() {
     let x = b.input("x", Type::tensor(DType::F32, [2, 16, 6, 6].map(Into::into))).unwrap();
     let mut flat = vec![];
     for strides in [1, 2] {
-        let w = b.constant(bytes.tensor(DType::F32, &Shape::from([24, 16, 3, 3]))).unwrap();
+        let w = b.constant(weights(&mut bytes, [24, 16, 3, 3])).unwrap();
         let op = Conv { pads: vec![1; 4], strides: vec![strides; 2], ..Conv::default() };
         let y = b.op(op, &[x, w]).unwrap();
         let to = b.ints(&[0, 24, -1]).unwrap();
@@ -413,7 +419,7 @@ fn copies_that_remain_are_explained() {
     let mut bytes = Bytes::seeded(1, 1 << 16);
     let x = b.input("x", Type::tensor(DType::F32, [1, 16, 6, 6].map(Into::into))).unwrap();
     let mut conv = |b: &mut GraphBuilder, x, from: usize, to: usize| {
-        let w = b.constant(bytes.tensor(DType::F32, &Shape::from([to, from, 3, 3]))).unwrap();
+        let w = b.constant(weights(&mut bytes, [to, from, 3, 3])).unwrap();
         b.op(Conv { pads: vec![1; 4], ..Conv::default() }, &[x, w]).unwrap()
     };
     let first = conv(&mut b, x, 16, 16);
