@@ -85,6 +85,9 @@ pub fn run(cases: Option<PathBuf>, model_dir: Option<PathBuf>) -> Result<(), Str
     if ci && cfg!(target_arch = "x86_64") && !spills::available() {
         return Err("CI must read the register tiles: install binutils".into());
     }
+    if ci && cfg!(all(target_arch = "x86_64", target_os = "linux")) && !arm::available() {
+        return Err("CI must run the kernels on 64-bit Arm: see `cargo xtask arm --help`".into());
+    }
     println!("{} passed, 0 failed, {} skipped", done.len(), skipped.len());
     Ok(())
 }
