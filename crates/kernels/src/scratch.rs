@@ -84,12 +84,12 @@ pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> Result<R, 
     Ok(out)
 }
 
-/// Calls `f` with `len` null pointers, for a table of where rows lie.
+/// Calls `f` with room for a table of `len` pointers, of arbitrary bits.
 pub(crate) fn with_pointers<R>(len: usize, f: impl FnOnce(&mut [*const f32]) -> R) -> Result<R, KernelError> {
     const SLOT: usize = size_of::<*const f32>() / size_of::<f32>();
     with(len.saturating_mul(SLOT), |room| {
-        room.fill(0.0);
-        // SAFETY: the room is aligned to cache lines and has `SLOT` floats for each pointer; zeros are null.
+        // SAFETY: the room is aligned to cache lines and has `SLOT` floats for each pointer, which may have any
+        // bits.
         f(unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<*const f32>(), len) })
     })
 }

@@ -143,6 +143,37 @@ mod tests {
     use crate::epilogue::Step;
     use proptest::prelude::*;
 
+    /// One row reads several panels at once; two rows of the same numbers do not.
+    #[test]
+    fn one_row_has_the_bits_of_two() {
+        for level in Level::available() {
+            let pool = Pool::serial().with_level(level);
+            for (depth, columns) in [(1, 128), (7, 130), (300, 400), (1030, 257)] {
+                let value = |i: usize| ((i * 7919) % 1021) as f32 / 510.0 - 1.0;
+                let row: Vec<f32> = (0..depth).map(value).collect();
+                let b: Vec<f32> = (0..depth * columns).map(|i| value(i + 3)).collect();
+                let bias: Vec<f32> = (0..columns).map(|i| value(i + 5)).collect();
+                let matrix = MatRef::new(&b, depth, columns, columns, 1).unwrap();
+                let weights = LinearWeights::pack(&pool, matrix).unwrap();
+                for steps in [
+                    vec![],
+                    vec![Step::bias_columns(&bias), Step::Unary(UnaryOp::Relu)],
+                    vec![Step::bias_columns(&bias), Step::Unary(UnaryOp::Gelu), Step::Unary(UnaryOp::Neg)],
+                ] {
+                    let run = |rows: usize| {
+                        let mut out = vec![f32::NAN; rows * columns];
+                        let x = row.repeat(rows);
+                        let epilogue = Epilogue::new(&steps);
+                        linear(&pool, Method::Direct, rows, &x, depth, &weights, &mut out, epilogue).unwrap();
+                        out.truncate(columns);
+                        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                    };
+                    assert!(run(1) == run(2), "{level:?} {depth} {columns}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -7,10 +7,11 @@
 use super::finish::{Parts, Side};
 use super::panels::{Panel, Panels};
 use super::rows::{self, Rows};
-use super::tile::{self, Finish, Tile};
+use super::tile::{self, Finish, STREAMS, Tile};
 use crate::error::KernelError;
 use crate::matmul::driver::FirstError;
 use crate::scratch;
+use crate::simd::Level;
 use crate::threads::{Pool, Shards};
 use std::ops::Range;
 use std::ptr::null;
@@ -205,6 +206,12 @@ pub(crate) fn run(
     error.into_result()
 }
 
+/// Leading panels that are read [`STREAMS`] at a time for a single pixel.
+fn streamed(level: Level, panels: &[Panel]) -> usize {
+    let width = 2 * tile::lanes(level);
+    panels.iter().take_while(|p| p.vectors == 2 && p.columns == width).count() / STREAMS * STREAMS
+}
+
 /// Computes some panels' channels of some pixels; `after` is called with each panel that is done.
 pub(crate) fn block(
     s: &Source<'_>,
@@ -215,25 +222,33 @@ pub(crate) fn block(
     parts: &Parts<'_>,
     mut after: impl FnMut(&Panel),
 ) -> Result<(), KernelError> {
-    const SLOT: usize = size_of::<*const f32>() / size_of::<f32>();
     let count = pixels.len();
-    scratch::with(s.runs() * count * SLOT, |room| {
-        // SAFETY: the room is aligned to cache lines and has `SLOT` floats for each pointer; a pointer may
-        // have any bits until the table is filled.
-        let table = unsafe {
-            std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<*const f32>(), s.runs() * count)
-        };
+    scratch::with_pointers(s.runs() * count, |table| {
         s.table(pixels.clone(), table);
         // Cleared once: it is as large as many a tile's work.
         let mut side = (!parts.complete()).then(Side::new);
-        for p in panels {
+        let streamed = if count == 1 && s.runs() == 1 { streamed(w.level, panels) } else { 0 };
+        for (i, p) in panels.iter().enumerate() {
+            let summed = i < streamed;
+            if summed && i.is_multiple_of(STREAMS) {
+                let group: [Panel; STREAMS] = std::array::from_fn(|j| panels[i + j]);
+                let row = (target.first + pixels.start) * target.pitch;
+                let to = |p: Panel| target.out.as_ptr().wrapping_add(row + p.column - target.skip);
+                let b = group.map(|p| w.data()[p.start..p.start + s.run * 2 * tile::lanes(w.level)].as_ptr());
+                // SAFETY: behind the only pointer is a run, the panels have a row for each of its floats, and
+                // this task alone writes their channels of this pixel.
+                unsafe { tile::run_streams(w.level, table[0], s.run, b, group.map(to)) };
+            }
             let width = p.vectors * tile::lanes(w.level);
             let tiles = count.div_ceil(tile::most_rows(w.level, p.vectors));
             let mut b = w.data()[p.start..].as_ptr();
-            for piece in pieces(s.runs(), s.run, PIECE / width) {
+            // Nothing is left of what is summed but its finish.
+            let nothing = Piece { run: 0, runs: 0, skip: 0, depth: 0 };
+            let left = pieces(s.runs(), s.run, PIECE / width).take_while(|_| !summed);
+            for piece in summed.then_some(nothing).into_iter().chain(left) {
                 let floats = piece.runs * piece.depth * width;
-                let last = piece.run + piece.runs == s.runs() && piece.skip + piece.depth == s.run;
-                let first = piece.run == 0 && piece.skip == 0;
+                let last = summed || piece.run + piece.runs == s.runs() && piece.skip + piece.depth == s.run;
+                let first = !summed && piece.run == 0 && piece.skip == 0;
                 for i in 0..tiles {
                     // As even as can be, so that no tile is thin.
                     let rows = i * count / tiles..(i + 1) * count / tiles;

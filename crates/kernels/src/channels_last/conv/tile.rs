@@ -323,6 +323,80 @@ unsafe fn run_baseline(t: &Tile) {
     by_size!(t, Base, 1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6 7 8; 3: 1 2 3 4 5 6 7;);
 }
 
+/// Panels that a single row reads side by side: memory gives more to several streams than to one.
+pub(crate) const STREAMS: usize = 4;
+
+/// The sums of one row's products with some panels of two vectors, in the order in which a tile makes them.
+///
+/// # Safety
+/// `V`'s instructions are available, and the pointers give what [`run_streams`] asks for.
+#[inline(always)]
+unsafe fn streams<V: Vector>(a: *const f32, depth: usize, b: [*const f32; STREAMS], to: [*mut f32; STREAMS]) {
+    let width = 2 * V::LANES;
+    // SAFETY: all pointer steps stay inside what the function's contract gives.
+    unsafe {
+        let mut acc = [[V::splat(0.0); 2]; STREAMS];
+        for k in 0..depth {
+            if k % 4 == 0 {
+                for p in b {
+                    for line in 0..4 * width / LINE {
+                        V::prefetch_line(p.wrapping_add(k * width + STREAM + LINE * line));
+                    }
+                }
+            }
+            let x = V::splat(*a.add(k));
+            for p in 0..STREAMS {
+                for v in 0..2 {
+                    acc[p][v] = V::mul_add(x, V::load(b[p].add(k * width + v * V::LANES)), acc[p][v]);
+                }
+            }
+        }
+        for p in 0..STREAMS {
+            for v in 0..2 {
+                acc[p][v].store(to[p].add(v * V::LANES));
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+unsafe fn streams_avx512(a: *const f32, depth: usize, b: [*const f32; STREAMS], to: [*mut f32; STREAMS]) {
+    // SAFETY: forwarded; the instructions are on.
+    unsafe { streams::<std::arch::x86_64::__m512>(a, depth, b, to) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn streams_avx2(a: *const f32, depth: usize, b: [*const f32; STREAMS], to: [*mut f32; STREAMS]) {
+    // SAFETY: as above.
+    unsafe { streams::<std::arch::x86_64::__m256>(a, depth, b, to) }
+}
+
+/// Writes the sums of one row's products with some panels of two vectors.
+///
+/// # Safety
+/// `a` has `depth` readable floats, each panel as many rows, and each place to write room for one of them, which
+/// nobody else touches.
+pub(crate) unsafe fn run_streams(
+    level: Level,
+    a: *const f32,
+    depth: usize,
+    b: [*const f32; STREAMS],
+    to: [*mut f32; STREAMS],
+) {
+    match level.tier() {
+        // SAFETY: forwarded; a level exists only where its instructions do.
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => unsafe { streams_avx512(a, depth, b, to) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => unsafe { streams_avx2(a, depth, b, to) },
+        // SAFETY: as above.
+        _ => unsafe { streams::<Base>(a, depth, b, to) },
+    }
+}
+
 /// Computes one tile.
 ///
 /// # Safety
