@@ -2,6 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
+use std::sync::Arc;
 use tensormill_kernels::{
     conv::{ConvShape, ConvWeights, Window, conv_packed},
     elementwise::{BinaryOp, UnaryOp, binary_f32, unary_f32},
@@ -205,5 +206,23 @@ fn maps(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, single_rows, convolutions, rows, maps);
+/// What sharing work out costs: jobs whose tasks do next to nothing, on our own threads and on rayon's.
+fn jobs(c: &mut Criterion) {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let rayon = rayon::ThreadPoolBuilder::new().num_threads(all).build().expect("threads");
+    let own = Pool::new(all).expect("threads");
+    let mut group = c.benchmark_group("job");
+    for (name, pool) in [("own", own), ("rayon", Pool::external(Arc::new(rayon)))] {
+        // As in a run, where workers stay awake from one job to the next.
+        let _busy = pool.busy();
+        for tasks in [2, 16] {
+            group.bench_function(id(name, &pool, &format!("{tasks} tasks")), |bench| {
+                bench.iter(|| pool.run(tasks, |i| _ = black_box(i)));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, products, single_rows, convolutions, rows, maps, jobs);
 criterion_main!(benches);
