@@ -124,8 +124,7 @@ fn processor() -> String {
 fn read(path: &Path, header: &str) -> Option<FxHashMap<u64, usize>> {
     /// Far more than all sizes there are.
     const MOST: u64 = 1 << 20;
-    let meta = std::fs::metadata(path).ok().filter(|m| m.is_file() && m.len() <= MOST)?;
-    let _ = meta;
+    std::fs::metadata(path).ok().filter(|m| m.is_file() && m.len() <= MOST)?;
     let text = std::fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
     if lines.next()? != header {
