@@ -58,7 +58,7 @@ pub(crate) fn block(p: &Prep<'_>, expand: Option<&Part<'_>>, middle: &Part<'_>, 
     let shape = middle.sizes()?;
     let wide = expand.map(Part::sizes).transpose()?;
     let narrow = project.sizes()?;
-    if !pays(p.pool, &shape, wide.as_ref(), &narrow) {
+    if !pays(p.pool, &shape, wide.as_ref()) {
         return Err("three steps are faster".into());
     }
     let first = match (expand, &wide) {

@@ -2,7 +2,7 @@ use crate::{Error, Inputs, Outputs, RunOptions, Session, states::Kept};
 use std::fmt;
 
 /// Runs a session again and again with memory of its own: arenas, and the outputs of the last run, which the
-/// next one writes over. Once a run of the same sizes has been, a run allocates nothing and waits for no lock,
+/// next one writes over. Once a run of the same sizes has been, a run allocates nothing and waits for no lock of the session,
 /// but for what the model leaves to run time: control flow, and sizes that depend on values.
 ///
 /// Up to four inputs cost nothing to hand over; more take one list. A tensor that the caller keeps a clone of

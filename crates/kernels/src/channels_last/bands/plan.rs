@@ -71,8 +71,8 @@ impl Plan {
     }
 }
 
-/// Whether one step is faster than three, by measurements. It nearly always is; but without an expansion
-/// threads have only rows to share, and each of them reads all weights of the product.
-pub fn pays(pool: &Pool, s: &ConvShape, expand: Option<&ConvShape>, _project: &ConvShape) -> bool {
+/// Whether one step is likely to be faster than three. It nearly always is; but without an expansion threads
+/// have only rows to share, and each of them reads all weights of the product.
+pub fn pays(pool: &Pool, s: &ConvShape, expand: Option<&ConvShape>) -> bool {
     expand.is_some() || s.positions() >= 64 * pool.threads()
 }
