@@ -25,6 +25,7 @@ pub mod matmul;
 pub mod norm;
 pub mod packed;
 pub mod pool;
+pub mod quantized;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;

@@ -45,6 +45,14 @@ impl Packed {
         Ok(Packed(Bytes::from_owner(part)))
     }
 
+    /// As [`Packed::build`], for bytes.
+    pub(crate) fn build_bytes(len: usize, write: impl FnOnce(&mut [u8])) -> Result<Packed, KernelError> {
+        Packed::build(len.div_ceil(4), |room| {
+            // SAFETY: floats are bytes without padding, and any bytes are floats.
+            write(unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), size_of_val(room)) });
+        })
+    }
+
     /// The memory, in whole cache lines.
     pub fn bytes(&self) -> &Bytes {
         &self.0

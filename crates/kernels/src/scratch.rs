@@ -94,6 +94,28 @@ pub(crate) fn with_pointers<R>(len: usize, f: impl FnOnce(&mut [*const f32]) -> 
     })
 }
 
+/// A number of which every pattern of bits is one.
+///
+/// # Safety
+/// It has no padding, and needs no more alignment than a cache line gives.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: integers are plain.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i16 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+
+/// As [`with`], for other numbers.
+pub(crate) fn with_plain<T: Plain, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> Result<R, KernelError> {
+    with(len.saturating_mul(size_of::<T>()).div_ceil(4), |room| {
+        // SAFETY: the room is aligned to cache lines and has the bytes; `T` may have any of them.
+        f(unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<T>(), len) })
+    })
+}
+
 /// Frees this thread's idle buffers.
 pub fn release() {
     FREE.with_borrow_mut(Vec::clear);

@@ -4,6 +4,7 @@
 //! vectorizes. Dispatch compiles that loop once per level, inside a function that has the level's
 //! target features on.
 
+pub(crate) mod integer;
 pub(crate) mod vector;
 
 use std::sync::OnceLock;

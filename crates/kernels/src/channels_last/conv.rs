@@ -3,9 +3,9 @@
 
 mod activation;
 pub(super) mod direct;
-pub(super) mod finish;
+pub(crate) mod finish;
 pub(super) mod panels;
-pub(super) mod rows;
+pub(crate) mod rows;
 mod stem;
 pub(crate) mod tile;
 

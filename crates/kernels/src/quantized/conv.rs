@@ -1,0 +1,476 @@
+//! Convolutions and linear layers over bytes.
+//!
+//! Lines of outputs are taken together as long as what they read fits half of the second-level cache; that is
+//! copied once, padded, and then every panel of weights passes over it.
+
+use super::ByteWeights;
+use super::fill::{Geometry, Order};
+use super::tile::{self, Finish, Form, Job, MAX_COLUMNS, MAX_ROWS, Steps, Tile, To};
+use super::weights::Panel;
+use crate::channels_last::conv::finish::{Parts, Side};
+use crate::channels_last::conv::rows::Rows;
+use crate::conv::{ConvShape, Window};
+use crate::elementwise::UnaryOp;
+use crate::epilogue::{Epilogue, Step};
+use crate::error::{KernelError, at_least, extent};
+use crate::matmul::driver::FirstError;
+use crate::scratch;
+use crate::simd::integer::{Element, Sums};
+use crate::simd::vector::Vector;
+use crate::threads::{Pool, Shards};
+use std::ops::Range;
+
+/// Bytes of a block's copied activation: about a quarter of the second-level cache.
+const REGION: usize = 128 * 1024;
+/// Multiply-adds that one thread is through with before another one would be of help.
+const SHORT: usize = 400 * 1000;
+
+/// Bytes with or without a sign.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes<'a> {
+    /// The elements.
+    pub data: &'a [u8],
+    /// Whether they are i8, not u8.
+    pub signed: bool,
+}
+
+impl Bytes<'_> {
+    /// What turns them into bytes without a sign, 128 larger where they had one.
+    pub(crate) fn flip(&self) -> u8 {
+        if self.signed { 0x80 } else { 0 }
+    }
+}
+
+/// What the operands' numbers stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Scaling<'a> {
+    /// Of the activation.
+    pub x_scale: f32,
+    /// The activation's zero point.
+    pub x_zero: i32,
+    /// Of the weights: one, or one for each column.
+    pub scales: &'a [f32],
+    /// Added to the real result: one number for each column, or none.
+    pub bias: &'a [f32],
+}
+
+/// What is made of a product's sums.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// The sums themselves, without scales; dense.
+    Sums(&'a mut [i32]),
+    /// Real numbers.
+    Floats {
+        /// The result.
+        out: &'a mut [f32],
+        /// Elements from one row to the next.
+        pitch: usize,
+        /// What follows the bias.
+        epilogue: Epilogue<'a>,
+    },
+    /// Quantized numbers.
+    Bytes {
+        /// The result.
+        out: &'a mut [u8],
+        /// Elements from one row to the next.
+        pitch: usize,
+        /// What follows the bias, on real numbers.
+        epilogue: Epilogue<'a>,
+        /// How they are quantized.
+        to: Quantized,
+    },
+}
+
+/// How real numbers become bytes: divided by a scale, rounded to the nearest (of two as near the even one),
+/// moved by the zero point and kept within the range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantized {
+    /// Of a step.
+    pub scale: f32,
+    /// The number that stands for zero.
+    pub zero: i32,
+    /// Whether the bytes are i8, not u8.
+    pub signed: bool,
+}
+
+impl Quantized {
+    pub(crate) fn steps(&self) -> Result<Steps, KernelError> {
+        let flip = if self.signed { 0x80 } else { 0 };
+        let zero = self.zero + flip;
+        if !(0..=255).contains(&zero) {
+            return Err(KernelError::Shape("a zero point outside the type's range"));
+        }
+        Ok(Steps { low: -zero as f32, high: (255 - zero) as f32, zero, flip })
+    }
+}
+
+/// A convolution without groups. Rows of the result are pixels; its padding stands for zeros.
+pub fn conv(
+    pool: &Pool,
+    shape: &ConvShape,
+    x: Bytes<'_>,
+    order: Order,
+    w: &ByteWeights,
+    scaling: &Scaling<'_>,
+    output: Output<'_>,
+) -> Result<(), KernelError> {
+    let taps: usize = shape.kernel.iter().product();
+    if shape.groups != 1 || shape.kernel[0] != 1 || shape.input[0] != 1 || shape.pads[0] != 0 {
+        return Err(KernelError::Shape("integer convolution: at most two axes, and no groups"));
+    }
+    if (taps, shape.in_channels, shape.out_channels) != (w.taps, w.channels, w.columns) {
+        return Err(KernelError::Shape("integer convolution: the weights have other sizes"));
+    }
+    let pixels: usize = shape.input.iter().product::<usize>() * shape.batch;
+    match order {
+        Order::Pixels(pitch) => {
+            at_least("activation", x.data, extent("activation", &[pixels, shape.in_channels], &[pitch, 1])?)?;
+        }
+        Order::Planes => at_least("activation", x.data, shape.input_len())?,
+    }
+    let rows = shape.output.iter().product::<usize>() * shape.batch;
+    product(pool, &Geometry::new(shape, order, w.form.group()), rows, x, order, w, scaling, output)
+}
+
+/// A product of many rows, `pitch` elements apart, by weights of a single tap.
+pub fn linear(
+    pool: &Pool,
+    rows: usize,
+    x: Bytes<'_>,
+    pitch: usize,
+    w: &ByteWeights,
+    scaling: &Scaling<'_>,
+    output: Output<'_>,
+) -> Result<(), KernelError> {
+    if w.channels == 0 || w.taps != 1 {
+        return Err(KernelError::Shape("integer product: no depth"));
+    }
+    let shape = ConvShape::new(1, w.channels, w.columns, 1, &[rows], &[Window::new(1)])?;
+    conv(pool, &shape, x, Order::Pixels(pitch), w, scaling, output)
+}
+
+/// The limits that steps without operands stand for, in real numbers.
+fn limits(steps: &[Step<'_>]) -> Option<(f32, f32)> {
+    let mut limits = (f32::NEG_INFINITY, f32::INFINITY);
+    for step in steps {
+        let (low, high) = match *step {
+            Step::Unary(UnaryOp::Relu) => (0.0, f32::INFINITY),
+            Step::Unary(UnaryOp::Clip(low, high)) if low <= high => (low, high),
+            _ => return None,
+        };
+        limits = (limits.0.clamp(low, high), limits.1.clamp(low, high));
+    }
+    Some(limits)
+}
+
+/// Where results go, for all tasks.
+enum Target<'a> {
+    Sums(Shards<'a, i32>),
+    Floats(Shards<'a, f32>, usize, Parts<'a>),
+    /// Everything happens in registers.
+    Bytes(Shards<'a, u8>, usize, Steps),
+    /// Other steps come before the quantization.
+    Later(Shards<'a, u8>, usize, Parts<'a>, Steps, f32),
+}
+
+#[allow(clippy::too_many_arguments)]
+fn product(
+    pool: &Pool,
+    g: &Geometry,
+    rows: usize,
+    x: Bytes<'_>,
+    order: Order,
+    w: &ByteWeights,
+    s: &Scaling<'_>,
+    output: Output<'_>,
+) -> Result<(), KernelError> {
+    let columns = w.columns;
+    let one_or_each = |n: usize| n == 1 || n == columns;
+    if !matches!(output, Output::Sums(_)) && !one_or_each(s.scales.len()) {
+        return Err(KernelError::Shape("integer product: one scale, or one for each column"));
+    }
+    if !(s.bias.is_empty() || s.bias.len() == columns) {
+        return Err(KernelError::Shape("integer product: a bias for each column"));
+    }
+    let zero = s.x_zero + i32::from(x.flip());
+    let Ok(zero) = u8::try_from(zero) else {
+        return Err(KernelError::Shape("a zero point outside the type's range"));
+    };
+    let room = |len: usize, pitch: usize| -> Result<(), KernelError> {
+        if pitch < columns || len < extent("result", &[rows, columns], &[pitch, 1])? {
+            return Err(KernelError::Shape("integer product: the result does not fit its room"));
+        }
+        Ok(())
+    };
+    let mut per_step = 1.0;
+    let target = match output {
+        Output::Sums(out) => {
+            room(out.len(), columns)?;
+            Target::Sums(Shards::new(out))
+        }
+        Output::Floats { out, pitch, epilogue } => {
+            room(out.len(), pitch)?;
+            epilogue.check(rows, columns, rows * columns)?;
+            Target::Floats(Shards::new(out), pitch, Parts::of(epilogue, columns))
+        }
+        Output::Bytes { out, pitch, epilogue, to } => {
+            room(out.len(), pitch)?;
+            epilogue.check(rows, columns, rows * columns)?;
+            let steps = to.steps()?;
+            match limits(epilogue.steps) {
+                Some((low, high)) => {
+                    per_step = to.scale;
+                    let within = |x: f32| (x / to.scale).clamp(steps.low, steps.high);
+                    let steps = Steps { low: within(low), high: within(high), ..steps };
+                    Target::Bytes(Shards::new(out), pitch, steps)
+                }
+                None => Target::Later(Shards::new(out), pitch, Parts::of(epilogue, columns), steps, to.scale),
+            }
+        }
+    };
+    if rows == 0 || columns == 0 {
+        return Ok(());
+    }
+    let bias = if s.bias.is_empty() { 0 } else { columns };
+    scratch::with_plain::<i32, _>(columns, |offsets| {
+        scratch::with(columns + bias, |reals| {
+            let depth = w.depth() as i32;
+            for (j, (to, sum)) in offsets.iter_mut().zip(w.sums()).enumerate() {
+                let without = depth.wrapping_mul(w.zeros.get(j).copied().unwrap_or(0));
+                *to = i32::from(zero).wrapping_mul(sum.wrapping_sub(without));
+            }
+            let (scales, biases) = reals.split_at_mut(columns);
+            for (j, to) in scales.iter_mut().enumerate() {
+                let scale = if s.scales.len() == 1 { s.scales[0] } else { s.scales.get(j).copied().unwrap_or(1.0) };
+                *to = s.x_scale * scale / per_step;
+            }
+            biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
+            let finish = Finish { offsets, scales, bias: biases, zeros: &w.zeros };
+            share(pool, g, x, order, zero, w, &finish, &target)
+        })?
+    })?
+}
+
+/// Shares lines of outputs and panels out over the threads.
+#[allow(clippy::too_many_arguments)]
+fn share(
+    pool: &Pool,
+    g: &Geometry,
+    x: Bytes<'_>,
+    order: Order,
+    zero: u8,
+    w: &ByteWeights,
+    finish: &Finish<'_>,
+    target: &Target<'_>,
+) -> Result<(), KernelError> {
+    let [images, lines] = g.lines();
+    let work = (w.depth().saturating_mul(w.columns)).saturating_mul(images * lines * g.line());
+    let threads = if work <= SHORT { 1 } else { pool.threads() };
+    let fits = |lines: usize| g.len(lines) * w.form.size() <= REGION;
+    // Lines share what they read, so their number is found by trying.
+    let mut most = (REGION / (g.len(2).saturating_sub(g.len(1)) * w.form.size()).max(1)).clamp(1, lines);
+    while most > 1 && !fits(most) {
+        most -= 1;
+    }
+    let tile = w.form.rows(w.level);
+    // A panel that comes from afar is used at least by a few tiles.
+    most = most.max((4 * tile).div_ceil(g.line())).min(lines);
+    let mut blocks = lines.div_ceil(most);
+    let mut groups = 1;
+    if threads > 1 {
+        let finest = (lines * g.line() / (4 * tile)).clamp(1, lines);
+        blocks = (images * blocks).next_multiple_of(threads).div_ceil(images).min(finest).max(blocks);
+        if images * blocks < threads {
+            groups = (2 * threads).div_ceil(images * blocks).min(w.panels.len());
+        }
+    }
+    let (runs, depth) = g.runs();
+    let error = FirstError::default();
+    pool.run(images * blocks * groups, |task| {
+        let (block, group) = (task / groups, task % groups);
+        let (image, block) = (block / blocks, block % blocks);
+        let range = block * lines / blocks..(block + 1) * lines / blocks;
+        let panels = group * w.panels.len() / groups..(group + 1) * w.panels.len() / groups;
+        let job = Block {
+            g,
+            x,
+            order,
+            zero,
+            image,
+            lines: range,
+            w,
+            panels: &w.panels[panels],
+            runs: &runs,
+            depth,
+            finish,
+            target,
+        };
+        error.note(tile::run(w.form, w.level, job));
+    });
+    error.into_result()
+}
+
+/// Some panels' columns of some lines of outputs.
+struct Block<'a> {
+    g: &'a Geometry,
+    x: Bytes<'a>,
+    order: Order,
+    zero: u8,
+    image: usize,
+    lines: Range<usize>,
+    w: &'a ByteWeights,
+    panels: &'a [Panel],
+    runs: &'a [usize],
+    depth: usize,
+    finish: &'a Finish<'a>,
+    target: &'a Target<'a>,
+}
+
+impl Job for Block<'_> {
+    type Out = Result<(), KernelError>;
+    #[inline(always)]
+    unsafe fn run<S: Sums>(self) -> Result<(), KernelError> {
+        let lines = self.lines.len();
+        let outputs = lines * self.g.line();
+        if outputs == 0 {
+            return Ok(());
+        }
+        let bytes = self.g.len(lines) * size_of::<S::X>();
+        scratch::with_plain::<u8, _>(bytes, |room| {
+            // SAFETY: the room starts on a cache line and has the elements, which may have any bits.
+            let copy: &mut [S::X] =
+                unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), self.g.len(lines)) };
+            self.g.fill(self.x, self.order, self.zero, self.image, self.lines.clone(), copy);
+            scratch::with_plain::<u32, _>(outputs, |windows| {
+                for (i, row) in windows.chunks_exact_mut(self.g.line()).enumerate() {
+                    row.iter_mut().enumerate().for_each(|(j, w)| *w = self.g.window(i, j) as u32);
+                }
+                let sums = if self.w.zeros.is_empty() { 0 } else { outputs };
+                scratch::with_plain::<i32, _>(sums, |sums| {
+                    for (sum, &window) in sums.iter_mut().zip(&*windows) {
+                        let run = |r: &usize| &copy[window as usize + r..][..self.depth];
+                        *sum = self.runs.iter().flat_map(run).map(|x| x.to_i32()).sum();
+                    }
+                    // SAFETY: the instructions are on.
+                    unsafe { self.panels::<S>(copy, windows, sums) };
+                })
+            })?
+        })?
+    }
+}
+
+impl Block<'_> {
+    /// # Safety
+    /// `S`'s instructions are available; every window lies in the copy.
+    #[inline(always)]
+    unsafe fn panels<S: Sums>(&self, copy: &[S::X], windows: &[u32], sums: &[i32]) {
+        let count = windows.len();
+        let tiles = count.div_ceil(self.w.form.rows(self.w.level));
+        let first = (self.image * self.g.lines()[1] + self.lines.start) * self.g.line();
+        let mut room = [0; MAX_ROWS * MAX_COLUMNS];
+        // What happens beside the result: steps that are left after the tile, and what comes after those.
+        let aside = match self.target {
+            Target::Floats(_, _, parts) => !parts.complete(),
+            Target::Later(..) => true,
+            _ => false,
+        };
+        let mut side = aside.then(Side::new);
+        let last = self.runs.last().map_or(0, |r| r + self.depth);
+        for p in self.panels {
+            let b = self.w.panel(p);
+            for i in 0..tiles {
+                let rows = i * count / tiles..(i + 1) * count / tiles;
+                let mut starts = [std::ptr::null(); MAX_ROWS];
+                for (to, &window) in starts.iter_mut().zip(&windows[rows.clone()]) {
+                    debug_assert!(window as usize + last <= copy.len());
+                    *to = copy.as_ptr().wrapping_add(window as usize);
+                }
+                let row = first + rows.start;
+                let at = |pitch: usize| row * pitch + p.column;
+                let to = match self.target {
+                    Target::Sums(out) => {
+                        let pitch = self.w.columns;
+                        To::Sums { to: out.as_ptr().wrapping_add(at(pitch)), pitch }
+                    }
+                    Target::Bytes(out, pitch, steps) => {
+                        To::Bytes { to: out.as_ptr().wrapping_add(at(*pitch)), pitch: *pitch, steps: *steps }
+                    }
+                    Target::Floats(out, pitch, parts) if parts.complete() => {
+                        let to = out.as_ptr().wrapping_add(at(*pitch));
+                        To::Floats { to, pitch: *pitch, then: parts.finish(row, p.column) }
+                    }
+                    Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _) => {
+                        let to = side.as_mut().map_or(std::ptr::null_mut(), |s| s.tile.as_mut_ptr());
+                        To::Floats { to, pitch: p.columns, then: parts.finish(row, p.column) }
+                    }
+                };
+                let tile = Tile {
+                    rows: &starts[..rows.len()],
+                    runs: self.runs,
+                    depth: self.depth,
+                    b,
+                    vectors: p.vectors,
+                    column: p.column,
+                    columns: p.columns,
+                    row_sums: if sums.is_empty() { &[] } else { &sums[rows.clone()] },
+                    to,
+                };
+                // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for
+                // which there is room, or its side buffer, which has room for a tile.
+                unsafe { tile::tile::<S>(&tile, self.finish, &mut room) };
+                let (Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _)) = self.target else { continue };
+                if let To::Floats { to, pitch, .. } = to {
+                    // SAFETY: these are the rows that the tile wrote.
+                    unsafe { parts.activate(self.w.level, Rows::line(to, rows.len(), pitch, p.columns)) };
+                }
+                let Some(side) = &mut side else { continue };
+                if !parts.complete() {
+                    parts.apply_rest(self.w.level, side, rows.len(), p.columns, |i| row + i, p.column);
+                }
+                for (i, from) in side.tile.chunks_exact(p.columns).take(rows.len()).enumerate() {
+                    // SAFETY: as for the tile.
+                    unsafe {
+                        match self.target {
+                            Target::Floats(out, pitch, parts) if !parts.complete() => {
+                                let to = out.as_ptr().add(at(*pitch) + i * pitch);
+                                std::ptr::copy_nonoverlapping(from.as_ptr(), to, p.columns);
+                            }
+                            Target::Later(out, pitch, _, steps, scale) => {
+                                let to = out.as_ptr().add(at(*pitch) + i * pitch);
+                                to_bytes::<S>(from, *scale, *steps, to);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Quantizes real numbers.
+///
+/// # Safety
+/// `S`'s instructions are available, and there is room for as many bytes.
+#[inline(always)]
+pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, to: *mut u8) {
+    // SAFETY: loads and stores stay inside both.
+    unsafe {
+        let scale = S::Floats::splat(scale);
+        let limits = (S::Floats::splat(steps.low), S::Floats::splat(steps.high));
+        let (zero, flip) = (S::splat(steps.zero), S::splat(steps.flip));
+        let mut at = 0;
+        while at < from.len() {
+            let n = (from.len() - at).min(S::LANES);
+            let p = from.as_ptr().add(at);
+            let x = if n == S::LANES { S::Floats::load(p) } else { S::Floats::load_first(p, n) };
+            let x = S::Floats::div(x, scale);
+            let x = S::Floats::min(S::Floats::max(x, limits.0), limits.1);
+            let x = S::xor(S::add(S::nearest(x), zero), flip);
+            if n == S::LANES { x.store_bytes(to.add(at)) } else { x.store_first_bytes(to.add(at), n) }
+            at += n;
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Form>() == 1);

@@ -1,0 +1,16 @@
+//! Products of small integers with exact sums, and what leads to them and away from them.
+//!
+//! Weights are packed as i8; bytes with a sign and without differ in their highest bit only, so that one of
+//! both is enough. A zero point is taken off the sums of whole products, never off the elements.
+
+pub mod conv;
+mod fill;
+pub(crate) mod tile;
+pub mod weights;
+
+pub use conv::{Bytes, Output, Quantized, Scaling};
+pub use fill::Order;
+pub use weights::{ByteMatrix, ByteWeights};
+
+#[cfg(test)]
+mod tests;

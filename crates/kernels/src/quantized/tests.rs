@@ -1,0 +1,284 @@
+//! Integer products against plain loops: sums have no tolerance, and what follows them repeats their arithmetic.
+
+use super::tile::Form;
+use super::*;
+use crate::conv::{ConvShape, Window};
+use crate::elementwise::UnaryOp;
+use crate::epilogue::{Epilogue, Step};
+use crate::simd::Level;
+use crate::threads::Pool;
+use proptest::prelude::*;
+
+/// Bytes that favour the ends of their range.
+fn bytes(len: usize, seed: u64, extreme: bool) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let x = (state >> 33) as u8;
+            match (extreme, x % 4) {
+                (true, 0) => 0,
+                (true, 1) => 255,
+                (true, 2) => 128,
+                (true, _) => 127,
+                _ => x,
+            }
+        })
+        .collect()
+}
+
+fn number(x: u8, signed: bool) -> i64 {
+    if signed { i64::from(x as i8) } else { i64::from(x) }
+}
+
+/// Every combination of a level and a form that this machine has.
+fn forms() -> Vec<(Level, Form)> {
+    Level::available().flat_map(|l| Form::available(l).map(move |f| (l, f))).collect()
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    shape: ConvShape,
+    x: Vec<u8>,
+    x_signed: bool,
+    x_zero: i32,
+    w: Vec<u8>,
+    w_signed: bool,
+    w_zeros: Vec<i32>,
+}
+
+impl Case {
+    /// The exact sums, one row for each pixel.
+    fn sums(&self) -> Vec<i32> {
+        let s = &self.shape;
+        let (ic, oc) = (s.in_channels, s.out_channels);
+        let mut out = vec![];
+        for n in 0..s.batch {
+            for oy in 0..s.output[1] {
+                for ox in 0..s.output[2] {
+                    for o in 0..oc {
+                        let zero = match self.w_zeros[..] {
+                            [] => 0,
+                            [z] => z,
+                            _ => self.w_zeros[o],
+                        };
+                        let mut sum = 0i64;
+                        for ky in 0..s.kernel[1] {
+                            for kx in 0..s.kernel[2] {
+                                let y = (oy * s.strides[1] + ky * s.dilations[1]).wrapping_sub(s.pads[1]);
+                                let x = (ox * s.strides[2] + kx * s.dilations[2]).wrapping_sub(s.pads[2]);
+                                if y >= s.input[1] || x >= s.input[2] {
+                                    continue;
+                                }
+                                for c in 0..ic {
+                                    let at = ((n * s.input[1] + y) * s.input[2] + x) * ic + c;
+                                    let w = ((o * ic + c) * s.kernel[1] + ky) * s.kernel[2] + kx;
+                                    sum += (number(self.x[at], self.x_signed) - i64::from(self.x_zero))
+                                        * (number(self.w[w], self.w_signed) - i64::from(zero));
+                                }
+                            }
+                        }
+                        out.push(i32::try_from(sum).unwrap());
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn matrix(&self) -> ByteMatrix<'_> {
+        let s = &self.shape;
+        let taps = s.kernel[1] * s.kernel[2];
+        ByteMatrix {
+            data: &self.w,
+            signed: self.w_signed,
+            taps,
+            channels: s.in_channels,
+            columns: s.out_channels,
+            strides: [1, taps, taps * s.in_channels],
+            zeros: &self.w_zeros,
+        }
+    }
+
+    fn bytes(&self) -> Bytes<'_> {
+        Bytes { data: &self.x, signed: self.x_signed }
+    }
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let sizes = (1usize..3, 1usize..14, 1usize..40, [1usize..9, 1usize..9], [1usize..4, 1usize..4]);
+    let steps = ([1usize..3, 1usize..3], [1usize..3, 1usize..3], [0usize..2, 0usize..2]);
+    (sizes, steps, any::<[bool; 3]>(), 0usize..3, any::<u64>(), any::<u8>()).prop_filter_map(
+        "the window does not fit",
+        |((n, ic, oc, size, kernel), (stride, dilation, pad), [x_signed, w_signed, extreme], zeros, seed, zero)| {
+            let windows: Vec<Window> = (0..2)
+                .map(|i| Window {
+                    kernel: kernel[i],
+                    stride: stride[i],
+                    dilation: dilation[i],
+                    pad_begin: pad[i],
+                    pad_end: pad[i],
+                })
+                .collect();
+            let shape = ConvShape::new(n, ic, oc, 1, &size, &windows).ok()?;
+            if shape.output.contains(&0) {
+                return None;
+            }
+            let end = |z: u8| if extreme { if z > 127 { 255 } else { 0 } } else { z };
+            let zero_of = |z: u8, signed: bool| number(end(z), signed) as i32;
+            let w_zeros = match zeros {
+                0 => vec![],
+                1 => vec![zero_of(zero ^ 0x55, w_signed)],
+                _ => bytes(oc, seed ^ 7, false).into_iter().map(|z| zero_of(z, w_signed)).collect(),
+            };
+            Some(Case {
+                x: bytes(shape.input_len(), seed, extreme),
+                w: bytes(shape.weights_len(), seed ^ 1, extreme),
+                x_zero: zero_of(zero, x_signed),
+                shape,
+                x_signed,
+                w_signed,
+                w_zeros,
+            })
+        },
+    )
+}
+
+/// Planes of the same images.
+fn planes(c: &Case) -> Vec<u8> {
+    let s = &c.shape;
+    let (pixels, channels) = (s.input[1] * s.input[2], s.in_channels);
+    let mut out = vec![0; c.x.len()];
+    for n in 0..s.batch {
+        for p in 0..pixels {
+            for ch in 0..channels {
+                out[(n * channels + ch) * pixels + p] = c.x[(n * pixels + p) * channels + ch];
+            }
+        }
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Sums are exact whatever the sizes, signs, zero points, order, level and threads.
+    #[test]
+    fn convolutions_are_exact(c in case(), threads in 1usize..4, apart in 0usize..4) {
+        let expected = c.sums();
+        let channels = c.shape.in_channels;
+        let pitch = channels + apart;
+        let mut spread = vec![99u8; c.x.len() / channels * pitch];
+        for (to, from) in spread.chunks_exact_mut(pitch).zip(c.x.chunks_exact(channels)) {
+            to[..channels].copy_from_slice(from);
+        }
+        let by_plane = planes(&c);
+        for (level, form) in forms() {
+            let pool = Pool::new(threads).unwrap().with_level(level);
+            let w = ByteWeights::pack_as(&pool, form, &c.matrix()).unwrap();
+            let s = Scaling { x_scale: 1.0, x_zero: c.x_zero, scales: &[], bias: &[] };
+            for (data, order) in [(&spread, Order::Pixels(pitch)), (&by_plane, Order::Planes)] {
+                let mut out = vec![i32::MIN; expected.len()];
+                let x = Bytes { data, signed: c.x_signed };
+                conv::conv(&pool, &c.shape, x, order, &w, &s, Output::Sums(&mut out)).unwrap();
+                prop_assert_eq!(&out, &expected, "{:?} {:?} {:?}", level, form, order);
+            }
+        }
+    }
+
+    /// Real and quantized results repeat the arithmetic that the tile promises.
+    #[test]
+    fn results_follow_from_the_sums(
+        c in case(), with_bias: bool, each: bool, signed: bool, zero in 0i32..256, kind in 0usize..4, step in 0.01f32..3.0,
+    ) {
+        let sums = c.sums();
+        let columns = c.shape.out_channels;
+        let scales: Vec<f32> = (0..if each { columns } else { 1 }).map(|j| 0.001 + j as f32 * 0.0003).collect();
+        let bias: Vec<f32> = (0..if with_bias { columns } else { 0 }).map(|j| j as f32 * 0.7 - 3.0).collect();
+        let steps: &[Step] = match kind {
+            0 => &[],
+            1 => &[Step::Unary(UnaryOp::Relu)],
+            2 => &[Step::Unary(UnaryOp::Clip(-1.0, 6.0))],
+            _ => &[Step::Unary(UnaryOp::Silu(1.0)), Step::Unary(UnaryOp::Neg)],
+        };
+        let s = Scaling { x_scale: 0.02, x_zero: c.x_zero, scales: &scales, bias: &bias };
+        let to = Quantized { scale: step, zero: if signed { zero - 128 } else { zero }, signed };
+        let real = |i: usize, per: f32| {
+            let scale = 0.02 * scales[if each { i % columns } else { 0 }] / per;
+            sums[i] as f32 * scale + bias.get(i % columns).map_or(0.0, |b| b / per)
+        };
+        let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+        for (level, form) in forms() {
+            let pool = Pool::serial().with_level(level);
+            let w = ByteWeights::pack_as(&pool, form, &c.matrix()).unwrap();
+            let order = Order::Pixels(c.shape.in_channels);
+            let mut reals = vec![f32::NAN; sums.len()];
+            let output = Output::Floats { out: &mut reals, pitch: columns, epilogue: Epilogue::new(steps) };
+            conv::conv(&pool, &c.shape, c.bytes(), order, &w, &s, output).unwrap();
+            let mut out = vec![0u8; sums.len()];
+            let output = Output::Bytes { out: &mut out, pitch: columns, epilogue: Epilogue::new(steps), to };
+            conv::conv(&pool, &c.shape, c.bytes(), order, &w, &s, output).unwrap();
+            for i in 0..sums.len() {
+                let x = real(i, 1.0);
+                let (expected, stepped) = match kind {
+                    0 => (x, real(i, step)),
+                    1 => (x.max(0.0), real(i, step).max(0.0)),
+                    2 => (x.clamp(-1.0, 6.0), real(i, step).clamp(-1.0 / step, 6.0 / step)),
+                    _ => (-(x / (1.0 + (-x).exp())), f32::NAN),
+                };
+                if kind == 3 {
+                    prop_assert!((reals[i] - expected).abs() <= 1e-5 * (1.0 + x.abs()), "{} {}", reals[i], expected);
+                } else {
+                    prop_assert_eq!(reals[i] + 0.0, expected + 0.0);
+                }
+                // What comes after other steps is quantized from their result.
+                let stepped = if kind == 3 { reals[i] / step } else { stepped };
+                let q = (stepped.round_ties_even() + to.zero as f32).clamp(low, high);
+                let got = number(out[i], signed) as f32;
+                prop_assert_eq!(got, q, "{} at {:?}", i, (level, form));
+            }
+        }
+    }
+}
+
+/// Any depth up to the largest layers', at the ends of the range, where 16-bit sums would saturate.
+#[test]
+fn every_depth_is_exact_at_the_ends() {
+    let depths = (1..70).chain([127, 128, 129, 255, 256, 1023, 1024, 1025, 2047, 2304, 4095, 4096, 4099]);
+    for depth in depths {
+        for (x, w, x_zero) in [(255u8, 127u8, 0), (255, 128, 0), (0, 128, 255), (0, 127, 255), (255, 255, 1)] {
+            let (rows, columns) = (3, 19);
+            let sum = depth as i64 * (i64::from(x) - x_zero) * i64::from(w as i8);
+            let (x, w) = (vec![x; rows * depth], vec![w; depth * columns]);
+            for (level, form) in forms() {
+                let pool = Pool::serial().with_level(level);
+                let (channels, strides) = (depth, [0, columns, 1]);
+                let matrix = ByteMatrix { data: &w, signed: true, taps: 1, channels, columns, strides, zeros: &[] };
+                let w = ByteWeights::pack_as(&pool, form, &matrix).unwrap();
+                let s = Scaling { x_scale: 1.0, x_zero: x_zero as i32, scales: &[], bias: &[] };
+                let mut out = vec![0; rows * columns];
+                let x = Bytes { data: &x, signed: false };
+                conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
+                assert!(out.iter().all(|&o| i64::from(o) == sum), "{level:?} {form:?} {depth}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_come_back() {
+    let data = bytes(37 * 29, 5, false);
+    let pool = Pool::serial();
+    let strides = [0, 29, 1];
+    let matrix = ByteMatrix { data: &data, signed: false, taps: 1, channels: 37, columns: 29, strides, zeros: &[3] };
+    let w = ByteWeights::pack(&pool, &matrix).unwrap();
+    let again = ByteWeights::from_packed(pool.level(), &matrix, w.packed().clone()).unwrap();
+    assert_eq!(w.sums().collect::<Vec<_>>(), again.sums().collect::<Vec<_>>());
+    assert_eq!(w.zeros, again.zeros);
+    let other = ByteMatrix { channels: 36, ..matrix };
+    assert!(ByteWeights::from_packed(pool.level(), &other, Packed::clone(w.packed())).is_err());
+    let short = ByteMatrix { data: &data[1..], ..matrix };
+    assert!(ByteWeights::pack(&pool, &short).is_err());
+}
+
+use crate::packed::Packed;

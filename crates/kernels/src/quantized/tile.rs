@@ -1,0 +1,370 @@
+//! The register tile of integer products: a few rows of the activation by one or two vectors of columns, over
+//! the whole depth, and what turns its sums into results.
+
+use crate::channels_last::conv::tile::Finish as Floats;
+use crate::simd::integer::{Base, Sums};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::integer::{Bytes512, Words256, Words512};
+use crate::simd::vector::Vector;
+use crate::simd::{Level, Tier};
+
+/// Most rows of a tile in any form.
+pub(crate) const MAX_ROWS: usize = 12;
+/// Most columns of a tile in any form.
+pub(crate) const MAX_COLUMNS: usize = 32;
+
+/// What activations are read as: it decides how weights are grouped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Words, two to a group.
+    Words,
+    /// Bytes, four to a group.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    Bytes,
+}
+
+impl Form {
+    /// The fastest form of a level on this machine.
+    pub(crate) fn best(level: Level) -> Form {
+        if Form::available(level).count() > 1 { Form::Bytes } else { Form::Words }
+    }
+
+    /// The forms that this machine has at a level.
+    pub(crate) fn available(level: Level) -> impl Iterator<Item = Form> {
+        #[cfg(target_arch = "x86_64")]
+        let bytes = level.tier() == Tier::Avx512 && std::arch::is_x86_feature_detected!("avx512vnni");
+        #[cfg(not(target_arch = "x86_64"))]
+        let bytes = false && level.tier() == Tier::Avx512;
+        [Form::Words, Form::Bytes].into_iter().take(1 + usize::from(bytes))
+    }
+
+    pub(crate) fn group(self) -> usize {
+        match self {
+            Form::Words => 2,
+            Form::Bytes => 4,
+        }
+    }
+
+    /// Columns of a vector.
+    pub(crate) fn lanes(self, level: Level) -> usize {
+        crate::channels_last::conv::tile::lanes(level)
+    }
+
+    /// Rows of a tile.
+    pub(crate) fn rows(self, level: Level) -> usize {
+        match level.tier() {
+            Tier::Avx512 => MAX_ROWS,
+            Tier::Avx2 => 6,
+            Tier::Baseline if cfg!(target_arch = "aarch64") => 8,
+            Tier::Baseline => 4,
+        }
+    }
+
+    /// Bytes of an activation's element.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Form::Words => 2,
+            Form::Bytes => 1,
+        }
+    }
+}
+
+/// Something done with the vectors of a form, compiled for each.
+pub(crate) trait Job {
+    type Out;
+    /// # Safety
+    /// `S`'s instructions are available.
+    unsafe fn run<S: Sums>(self) -> Self::Out;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
+unsafe fn run_bytes512<J: Job>(job: J) -> J::Out {
+    // SAFETY: the instructions are on.
+    unsafe { job.run::<Bytes512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+unsafe fn run_words512<J: Job>(job: J) -> J::Out {
+    // SAFETY: the instructions are on.
+    unsafe { job.run::<Words512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_words256<J: Job>(job: J) -> J::Out {
+    // SAFETY: the instructions are on.
+    unsafe { job.run::<Words256>() }
+}
+
+/// Runs a job with the vectors of this form; weights in bytes were packed where that form is available.
+pub(crate) fn run<J: Job>(form: Form, level: Level, job: J) -> J::Out {
+    match (form, level.tier()) {
+        #[cfg(target_arch = "x86_64")]
+        (Form::Bytes, Tier::Avx512) => {
+            assert!(std::arch::is_x86_feature_detected!("avx512vnni"));
+            // SAFETY: a level exists only where its instructions do, and the others were just seen.
+            unsafe { run_bytes512(job) }
+        }
+        // SAFETY: a level exists only where its instructions do.
+        #[cfg(target_arch = "x86_64")]
+        (_, Tier::Avx512) => unsafe { run_words512(job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (_, Tier::Avx2) => unsafe { run_words256(job) },
+        // SAFETY: as above.
+        _ => unsafe { job.run::<Base>() },
+    }
+}
+
+/// Where finished results go, from the tile's corner on.
+#[derive(Clone, Copy)]
+pub(crate) enum To {
+    /// As they are.
+    Sums { to: *mut i32, pitch: usize },
+    /// As real numbers, with what else happens to them.
+    Floats { to: *mut f32, pitch: usize, then: Floats },
+    /// As bytes.
+    Bytes { to: *mut u8, pitch: usize, steps: Steps },
+}
+
+/// How numbers in steps of quantization become bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Steps {
+    /// Limits, counted from the zero point.
+    pub low: f32,
+    pub high: f32,
+    /// The byte that stands for zero, as if bytes had no sign.
+    pub zero: i32,
+    /// 0x80 where bytes have a sign.
+    pub flip: i32,
+}
+
+/// What a sum of products becomes: `(sum - offset - row_sum * zero) * scale + bias`.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// For each column, as the others.
+    pub offsets: &'a [i32],
+    pub scales: &'a [f32],
+    /// Empty for none.
+    pub bias: &'a [f32],
+    /// What stands for zero in the weights; empty for zero.
+    pub zeros: &'a [i32],
+}
+
+/// One tile.
+pub(crate) struct Tile<'a, X> {
+    /// Where each row's activation begins.
+    pub rows: &'a [*const X],
+    /// Where runs begin, counted from there.
+    pub runs: &'a [usize],
+    /// Elements of a run.
+    pub depth: usize,
+    pub b: *const i8,
+    pub vectors: usize,
+    pub column: usize,
+    pub columns: usize,
+    /// Sums of the rows' activations; empty where no weight needs them.
+    pub row_sums: &'a [i32],
+    pub to: To,
+}
+
+/// Room for a tile's sums.
+pub(crate) type Room = [i32; MAX_ROWS * MAX_COLUMNS];
+
+#[inline(always)]
+unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>, room: &mut Room) {
+    // SAFETY: all pointer steps stay inside what the contract of `tile` gives.
+    unsafe {
+        let mut acc = [[S::zero(); NV]; MR];
+        let step = NV * S::LANES * S::GROUP;
+        let mut b = t.b;
+        for &run in t.runs {
+            // The pointers are to the end, so that one counter, which ends at zero, serves all addresses.
+            let mut a = [std::ptr::null::<S::X>(); MR];
+            for i in 0..MR {
+                a[i] = t.rows.get_unchecked(i).add(run + t.depth);
+            }
+            let mut k = -((t.depth * size_of::<S::X>()) as isize);
+            let group = (S::GROUP * size_of::<S::X>()) as isize;
+            if !(t.depth / S::GROUP).is_multiple_of(2) {
+                steps::<S, MR, NV>(&a, k, b, &mut acc);
+                k += group;
+                b = b.add(step);
+            }
+            while k != 0 {
+                k = S::Floats::opaque(k);
+                steps::<S, MR, NV>(&a, k, b, &mut acc);
+                steps::<S, MR, NV>(&a, k + group, b.add(step), &mut acc);
+                k += 2 * group;
+                b = b.add(2 * step);
+            }
+        }
+        for i in 0..MR {
+            for v in 0..NV {
+                acc[i][v].store(room.as_mut_ptr().add((i * NV + v) * S::LANES));
+            }
+        }
+    }
+}
+
+/// One group of depth.
+#[inline(always)]
+unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
+    a: &[*const S::X; MR],
+    k: isize,
+    b: *const i8,
+    acc: &mut [[S; NV]; MR],
+) {
+    // SAFETY: forwarded.
+    unsafe {
+        let w: [S::Weights; NV] = std::array::from_fn(|v| S::weights(b.add(v * S::LANES * S::GROUP)));
+        for i in 0..MR {
+            let x = S::spread(a[i].byte_offset(k));
+            for v in 0..NV {
+                acc[i][v] = S::dot(acc[i][v], x, w[v]);
+            }
+        }
+    }
+}
+
+/// Turns the sums into results.
+#[inline(always)]
+unsafe fn finish<S: Sums, const NV: usize>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
+    let sums = |i: usize, v: usize| room[(i * NV + v) * S::LANES..].as_ptr();
+    for v in 0..NV {
+        let at = v * S::LANES;
+        let n = t.columns.saturating_sub(at).min(S::LANES);
+        if n == 0 {
+            break;
+        }
+        let column = t.column + at;
+        // SAFETY: the caller has the instructions; each load and store touches the `n` elements that the
+        // finish's slices and the target have from this column on.
+        unsafe {
+            let ints = |s: &[i32]| first::<S>(&s[column..column + n]);
+            let floats = |s: &[f32]| {
+                let s = &s[column..column + n];
+                if n == S::LANES { S::Floats::load(s.as_ptr()) } else { S::Floats::load_first(s.as_ptr(), n) }
+            };
+            let offsets = ints(f.offsets);
+            let zeros = if f.zeros.is_empty() { S::zero() } else { ints(f.zeros) };
+            let exact = |i: usize| {
+                let sum = S::sub(S::load(sums(i, v)), offsets);
+                match t.row_sums.get(i) {
+                    Some(&r) => S::sub(sum, S::mul(S::splat(r), zeros)),
+                    None => sum,
+                }
+            };
+            if let To::Sums { to, pitch } = t.to {
+                for i in 0..t.rows.len() {
+                    store::<S>(exact(i), to.add(i * pitch + at), n);
+                }
+                continue;
+            }
+            let scales = floats(f.scales);
+            let bias = if f.bias.is_empty() { S::Floats::splat(0.0) } else { floats(f.bias) };
+            let real = |i: usize| S::Floats::add(S::Floats::mul(exact(i).to_floats(), scales), bias);
+            match t.to {
+                To::Sums { .. } => {}
+                To::Floats { to, pitch, then } => {
+                    for i in 0..t.rows.len() {
+                        let x = then.one(real(i), i, at, n);
+                        let to = to.add(i * pitch + at);
+                        if n == S::LANES { x.store(to) } else { x.store_first(to, n) }
+                    }
+                }
+                To::Bytes { to, pitch, steps } => {
+                    let limits = (S::Floats::splat(steps.low), S::Floats::splat(steps.high));
+                    let (zero, flip) = (S::splat(steps.zero), S::splat(steps.flip));
+                    for i in 0..t.rows.len() {
+                        let x = S::Floats::min(S::Floats::max(real(i), limits.0), limits.1);
+                        let x = S::xor(S::add(S::nearest(x), zero), flip);
+                        let to = to.add(i * pitch + at);
+                        if n == S::LANES { x.store_bytes(to) } else { x.store_first_bytes(to, n) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The first numbers of a vector, and zeros.
+///
+/// # Safety
+/// `S`'s instructions are available.
+#[inline(always)]
+unsafe fn first<S: Sums>(s: &[i32]) -> S {
+    // SAFETY: a whole vector is read only where it is there, else a copy of what is.
+    unsafe {
+        if s.len() >= S::LANES {
+            return S::load(s.as_ptr());
+        }
+        let mut room = [0i32; 16];
+        room[..s.len()].copy_from_slice(s);
+        S::load(room.as_ptr())
+    }
+}
+
+/// # Safety
+/// `S`'s instructions are available, and there is room for `n` numbers.
+#[inline(always)]
+unsafe fn store<S: Sums>(x: S, to: *mut i32, n: usize) {
+    // SAFETY: a whole vector is written only where there is room.
+    unsafe {
+        if n == S::LANES {
+            return x.store(to);
+        }
+        let mut room = [0i32; 16];
+        x.store(room.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(room.as_ptr(), to, n);
+    }
+}
+
+/// Computes one tile.
+///
+/// # Safety
+/// `S`'s instructions are available. There are 1 to [`Form::rows`] rows, each with `depth` readable elements,
+/// whole groups, at every run; the panel of one or two vectors has weights for all of that; the target has
+/// room for the rows' columns, of which there are `1..=vectors * LANES`, and nobody else touches it meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mut Room) {
+    macro_rules! by_size {
+        ($($rows:literal)+) => {
+            match (t.vectors, t.rows.len()) {
+                // SAFETY: forwarded from the caller.
+                $((2, $rows) => unsafe { sums_within::<S, $rows, 2>(t, room) },)+
+                // SAFETY: as above.
+                $((1, $rows) => unsafe { sums_within::<S, $rows, 1>(t, room) },)+
+                _ => unreachable!("a tile is no larger than its form allows"),
+            }
+        };
+    }
+    by_size!(1 2 3 4 5 6 7 8 9 10 11 12);
+    // SAFETY: as above.
+    unsafe {
+        if t.vectors == 2 {
+            finish::<S, 2>(t, f, room);
+        } else {
+            finish::<S, 1>(t, f, room);
+        }
+    }
+}
+
+/// As [`sums`], where the form has registers for so many rows.
+#[inline(always)]
+unsafe fn sums_within<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>, room: &mut Room) {
+    let most = match S::LANES {
+        16 => MAX_ROWS,
+        8 => 6,
+        _ if cfg!(target_arch = "aarch64") => 8,
+        _ => 4,
+    };
+    if MR <= most {
+        // SAFETY: forwarded.
+        unsafe { sums::<S, MR, NV>(t, room) }
+    } else {
+        unreachable!("a tile is no larger than its form allows")
+    }
+}

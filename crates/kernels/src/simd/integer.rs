@@ -1,0 +1,197 @@
+//! Vectors of 32-bit sums for products of small integers.
+//!
+//! A vector of weights holds, for each of its columns, a group of steps of depth side by side; a group of
+//! the activation is spread over all columns, and one instruction or two multiply and add up the groups.
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::vector::Vector;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Bytes512, Words256, Words512};
+
+/// The sums of the architecture's own baseline.
+#[cfg(target_arch = "aarch64")]
+pub(crate) type Base = neon::Words128;
+/// The sums of the architecture's own baseline.
+#[cfg(not(target_arch = "aarch64"))]
+pub(crate) type Base = WordsOf4;
+
+/// An element of an activation as the products read it.
+pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
+    /// From a byte in 0..=255.
+    fn from_u8(x: u8) -> Self;
+    fn to_i32(self) -> i32;
+}
+
+impl Element for i16 {
+    #[inline(always)]
+    fn from_u8(x: u8) -> i16 {
+        i16::from(x)
+    }
+    #[inline(always)]
+    fn to_i32(self) -> i32 {
+        i32::from(self)
+    }
+}
+
+impl Element for u8 {
+    #[inline(always)]
+    fn from_u8(x: u8) -> u8 {
+        x
+    }
+    #[inline(always)]
+    fn to_i32(self) -> i32 {
+        i32::from(self)
+    }
+}
+
+/// A vector of sums. Every method is inlined into a function that has the vector's instructions on.
+///
+/// # Safety of the methods
+/// All need the vector's instructions. Loads and stores need as many elements at `p` as they touch.
+pub(crate) trait Sums: Copy {
+    /// Floats of as many lanes.
+    type Floats: Vector;
+    /// What an activation is read as.
+    type X: Element;
+    /// A group spread over all lanes.
+    type Spread: Copy;
+    /// Weights of one group for each lane.
+    type Weights: Copy;
+    const LANES: usize = <Self::Floats as Vector>::LANES;
+    /// Steps of depth of a group.
+    const GROUP: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn splat(x: i32) -> Self;
+    unsafe fn spread(p: *const Self::X) -> Self::Spread;
+    /// `LANES * GROUP` weights.
+    unsafe fn weights(p: *const i8) -> Self::Weights;
+    /// `acc + a . w`, without saturation.
+    unsafe fn dot(acc: Self, a: Self::Spread, w: Self::Weights) -> Self;
+    unsafe fn load(p: *const i32) -> Self;
+    unsafe fn store(self, p: *mut i32);
+    unsafe fn add(a: Self, b: Self) -> Self;
+    unsafe fn sub(a: Self, b: Self) -> Self;
+    unsafe fn mul(a: Self, b: Self) -> Self;
+    unsafe fn xor(a: Self, b: Self) -> Self;
+    unsafe fn to_floats(self) -> Self::Floats;
+    /// The nearest integers, of two as near the even one; numbers must be within those of 32 bits.
+    unsafe fn nearest(x: Self::Floats) -> Self;
+    /// `LANES` bytes as numbers in 0..=255.
+    unsafe fn load_bytes(p: *const u8) -> Self;
+    /// The low bytes of numbers in 0..=255.
+    unsafe fn store_bytes(self, p: *mut u8);
+    /// The first `n <= LANES` of `LANES` bytes, and zeros behind them.
+    #[inline(always)]
+    unsafe fn load_first_bytes(p: *const u8, n: usize) -> Self {
+        let mut room = [0u8; 16];
+        // SAFETY: the caller gives `n` bytes; no vector has more than sixteen lanes.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, room.as_mut_ptr(), n);
+            Self::load_bytes(room.as_ptr())
+        }
+    }
+    /// Stores the first `n <= LANES` low bytes.
+    #[inline(always)]
+    unsafe fn store_first_bytes(self, p: *mut u8, n: usize) {
+        let mut room = [0u8; 16];
+        // SAFETY: the caller gives room for `n` bytes; no vector has more than sixteen lanes.
+        unsafe {
+            self.store_bytes(room.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(room.as_ptr(), p, n);
+        }
+    }
+}
+
+/// Four sums in plain arithmetic, for architectures whose baseline has no vector of its own here.
+#[cfg(not(target_arch = "aarch64"))]
+#[derive(Clone, Copy)]
+pub(crate) struct WordsOf4([i32; 4]);
+
+#[cfg(not(target_arch = "aarch64"))]
+impl Sums for WordsOf4 {
+    type Floats = super::vector::Base;
+    type X = i16;
+    type Spread = [i16; 2];
+    type Weights = [i8; 8];
+    const GROUP: usize = 2;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        WordsOf4([0; 4])
+    }
+    #[inline(always)]
+    unsafe fn splat(x: i32) -> Self {
+        WordsOf4([x; 4])
+    }
+    #[inline(always)]
+    unsafe fn spread(p: *const i16) -> [i16; 2] {
+        // SAFETY: the caller gives two elements; arrays need no more alignment.
+        unsafe { *p.cast() }
+    }
+    #[inline(always)]
+    unsafe fn weights(p: *const i8) -> [i8; 8] {
+        // SAFETY: the caller gives eight weights.
+        unsafe { *p.cast() }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: Self, a: [i16; 2], w: [i8; 8]) -> Self {
+        WordsOf4(std::array::from_fn(|i| {
+            acc.0[i]
+                .wrapping_add(i32::from(a[0]) * i32::from(w[2 * i]))
+                .wrapping_add(i32::from(a[1]) * i32::from(w[2 * i + 1]))
+        }))
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const i32) -> Self {
+        // SAFETY: the caller gives four numbers.
+        WordsOf4(unsafe { *p.cast() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut i32) {
+        // SAFETY: the caller gives room for four numbers.
+        unsafe { *p.cast() = self.0 }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self, b: Self) -> Self {
+        WordsOf4(std::array::from_fn(|i| a.0[i].wrapping_add(b.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Self, b: Self) -> Self {
+        WordsOf4(std::array::from_fn(|i| a.0[i].wrapping_sub(b.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self, b: Self) -> Self {
+        WordsOf4(std::array::from_fn(|i| a.0[i].wrapping_mul(b.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn xor(a: Self, b: Self) -> Self {
+        WordsOf4(std::array::from_fn(|i| a.0[i] ^ b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Self::Floats {
+        let floats = self.0.map(|x| x as f32);
+        // SAFETY: there are four floats.
+        unsafe { Vector::load(floats.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn nearest(x: Self::Floats) -> Self {
+        let mut floats = [0.0f32; 4];
+        // SAFETY: there is room for four floats.
+        unsafe { x.store(floats.as_mut_ptr()) };
+        WordsOf4(floats.map(|x| x.round_ties_even() as i32))
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self {
+        // SAFETY: the caller gives four bytes.
+        WordsOf4(unsafe { *p.cast::<[u8; 4]>() }.map(i32::from))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8) {
+        // SAFETY: the caller gives room for four bytes.
+        unsafe { *p.cast::<[u8; 4]>() = self.0.map(|x| x as u8) }
+    }
+}

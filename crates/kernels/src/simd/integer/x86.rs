@@ -1,0 +1,203 @@
+//! Sums in AVX2 and AVX-512 registers.
+
+use super::Sums;
+use crate::simd::vector::Vector;
+use std::arch::x86_64::*;
+
+/// Eight sums; activations in words, because products of bytes saturate there.
+#[derive(Clone, Copy)]
+pub(crate) struct Words256(__m256i);
+
+/// Sixteen sums; activations in words.
+#[derive(Clone, Copy)]
+pub(crate) struct Words512(__m512i);
+
+/// Sixteen sums; activations in bytes, four to a group, which VNNI multiplies and adds up at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes512(__m512i);
+
+impl Sums for Words256 {
+    type Floats = __m256;
+    type X = i16;
+    type Spread = __m256i;
+    type Weights = __m256i;
+    const GROUP: usize = 2;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller has the instructions, here and below.
+        Words256(unsafe { _mm256_setzero_si256() })
+    }
+    #[inline(always)]
+    unsafe fn splat(x: i32) -> Self {
+        // SAFETY: as above.
+        Words256(unsafe { _mm256_set1_epi32(x) })
+    }
+    #[inline(always)]
+    unsafe fn spread(p: *const i16) -> __m256i {
+        // SAFETY: the caller gives two elements.
+        unsafe { _mm256_castps_si256(_mm256_broadcast_ss(&*p.cast::<f32>())) }
+    }
+    #[inline(always)]
+    unsafe fn weights(p: *const i8) -> __m256i {
+        // SAFETY: the caller gives sixteen weights.
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: Self, a: __m256i, w: __m256i) -> Self {
+        // SAFETY: as above.
+        Words256(unsafe { _mm256_add_epi32(acc.0, _mm256_madd_epi16(a, w)) })
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const i32) -> Self {
+        // SAFETY: the caller gives eight numbers.
+        Words256(unsafe { _mm256_loadu_si256(p.cast()) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut i32) {
+        // SAFETY: the caller gives room for eight numbers.
+        unsafe { _mm256_storeu_si256(p.cast(), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        Words256(unsafe { _mm256_add_epi32(a.0, b.0) })
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        Words256(unsafe { _mm256_sub_epi32(a.0, b.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        Words256(unsafe { _mm256_mullo_epi32(a.0, b.0) })
+    }
+    #[inline(always)]
+    unsafe fn xor(a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        Words256(unsafe { _mm256_xor_si256(a.0, b.0) })
+    }
+    #[inline(always)]
+    unsafe fn to_floats(self) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepi32_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn nearest(x: __m256) -> Self {
+        // SAFETY: as above; the rounding mode is the processor's own, to the nearest.
+        Words256(unsafe { _mm256_cvtps_epi32(x) })
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self {
+        // SAFETY: the caller gives eight bytes.
+        Words256(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8) {
+        // SAFETY: the caller gives room for eight bytes.
+        unsafe {
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256::<1>(self.0));
+            _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+        }
+    }
+}
+
+macro_rules! sums512 {
+    ($t:ident, $x:ty, $group:literal, $weights:ty, $p:ident: $load:expr, $acc:ident $a:ident $w:ident: $dot:expr) => {
+        impl Sums for $t {
+            type Floats = __m512;
+            type X = $x;
+            type Spread = __m512i;
+            type Weights = $weights;
+            const GROUP: usize = $group;
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                // SAFETY: the caller has the instructions, here and below.
+                $t(unsafe { _mm512_setzero_si512() })
+            }
+            #[inline(always)]
+            unsafe fn splat(x: i32) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm512_set1_epi32(x) })
+            }
+            #[inline(always)]
+            unsafe fn spread(p: *const $x) -> __m512i {
+                // SAFETY: the caller gives the four bytes of a group.
+                unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+            }
+            #[inline(always)]
+            unsafe fn weights($p: *const i8) -> $weights {
+                // SAFETY: the caller gives the weights of a vector.
+                unsafe { $load }
+            }
+            #[inline(always)]
+            unsafe fn dot($acc: Self, $a: __m512i, $w: $weights) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { $dot })
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const i32) -> Self {
+                // SAFETY: the caller gives sixteen numbers.
+                $t(unsafe { _mm512_loadu_si512(p.cast()) })
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut i32) {
+                // SAFETY: the caller gives room for sixteen numbers.
+                unsafe { _mm512_storeu_si512(p.cast(), self.0) }
+            }
+            #[inline(always)]
+            unsafe fn add(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm512_add_epi32(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn sub(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm512_sub_epi32(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn mul(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm512_mullo_epi32(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn xor(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm512_xor_si512(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn to_floats(self) -> __m512 {
+                // SAFETY: as above.
+                unsafe { _mm512_cvtepi32_ps(self.0) }
+            }
+            #[inline(always)]
+            unsafe fn nearest(x: __m512) -> Self {
+                // SAFETY: as above; the rounding mode is the processor's own, to the nearest.
+                $t(unsafe { _mm512_cvtps_epi32(x) })
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(p: *const u8) -> Self {
+                // SAFETY: the caller gives sixteen bytes.
+                $t(unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) })
+            }
+            #[inline(always)]
+            unsafe fn store_bytes(self, p: *mut u8) {
+                // SAFETY: the caller gives room for sixteen bytes.
+                unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(self.0)) }
+            }
+        }
+    };
+}
+
+sums512!(
+    Words512, i16, 2, __m512i,
+    p: _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())),
+    acc a w: _mm512_add_epi32(acc.0, _mm512_madd_epi16(a, w))
+);
+sums512!(
+    Bytes512, u8, 4, __m512i,
+    p: _mm512_loadu_si512(p.cast()),
+    acc a w: _mm512_dpbusd_epi32(acc.0, a, w)
+);
+
+const _: () = assert!(<__m512 as Vector>::LANES == 16);
