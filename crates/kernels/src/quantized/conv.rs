@@ -246,19 +246,16 @@ fn product(
             }
             biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
             let finish = Finish { offsets, scales, bias: biases, zeros: &w.zeros };
-            share(pool, g, x, order, zero, w, &finish, &target)
+            share(pool, g, (x, order, zero), w, &finish, &target)
         })?
     })?
 }
 
 /// Shares lines of outputs and panels out over the threads.
-#[allow(clippy::too_many_arguments)]
 fn share(
     pool: &Pool,
     g: &Geometry,
-    x: Bytes<'_>,
-    order: Order,
-    zero: u8,
+    (x, order, zero): (Bytes<'_>, Order, u8),
     w: &ByteWeights,
     finish: &Finish<'_>,
     target: &Target<'_>,
@@ -291,21 +288,22 @@ fn share(
         let (image, block) = (block / blocks, block % blocks);
         let range = block * lines / blocks..(block + 1) * lines / blocks;
         let panels = group * w.panels.len() / groups..(group + 1) * w.panels.len() / groups;
-        let job = Block {
-            g,
-            x,
-            order,
-            zero,
-            image,
-            lines: range,
-            w,
-            panels: &w.panels[panels],
-            runs: &runs,
-            depth,
-            finish,
-            target,
-        };
-        error.note(tile::run(w.form, w.level, job));
+        let (outputs, elements) = (range.len() * g.line(), g.len(range.len().max(1)));
+        let sums = if w.zeros.is_empty() { 0 } else { outputs };
+        // Rooms are taken here: what runs inside of their closures is not compiled for the form's vectors.
+        let done = scratch::with_plain::<u8, _>(elements * w.form.size(), |copy| {
+            scratch::with_plain::<u32, _>(outputs, |windows| {
+                scratch::with_plain::<i32, _>(sums, |sums| {
+                    let panels = &w.panels[panels];
+                    let (runs, lines) = (&runs[..], range);
+                    let source = (x, order, zero);
+                    let job =
+                        Block { g, source, image, lines, w, panels, runs, depth, finish, target, copy, windows, sums };
+                    tile::run(w.form, w.level, job);
+                })
+            })
+        });
+        error.note(done.flatten().flatten());
     });
     error.into_result()
 }
@@ -313,9 +311,8 @@ fn share(
 /// Some panels' columns of some lines of outputs.
 struct Block<'a> {
     g: &'a Geometry,
-    x: Bytes<'a>,
-    order: Order,
-    zero: u8,
+    /// The activation, its order, and its zero point as if it had no sign.
+    source: (Bytes<'a>, Order, u8),
     image: usize,
     lines: Range<usize>,
     w: &'a ByteWeights,
@@ -324,38 +321,40 @@ struct Block<'a> {
     depth: usize,
     finish: &'a Finish<'a>,
     target: &'a Target<'a>,
+    /// Room for what the lines read, for where each output's window begins in it, and for the window's sum,
+    /// where that is asked for.
+    copy: &'a mut [u8],
+    windows: &'a mut [u32],
+    sums: &'a mut [i32],
 }
 
 impl Job for Block<'_> {
-    type Out = Result<(), KernelError>;
+    type Out = ();
     #[inline(always)]
-    unsafe fn run<S: Sums>(self) -> Result<(), KernelError> {
-        let lines = self.lines.len();
-        let outputs = lines * self.g.line();
-        if outputs == 0 {
-            return Ok(());
+    unsafe fn run<S: Sums>(mut self) {
+        if self.windows.is_empty() {
+            return;
         }
-        let bytes = self.g.len(lines) * size_of::<S::X>();
-        scratch::with_plain::<u8, _>(bytes, |room| {
-            // SAFETY: the room starts on a cache line and has the elements, which may have any bits.
-            let copy: &mut [S::X] =
-                unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), self.g.len(lines)) };
-            self.g.fill(self.x, self.order, self.zero, self.image, self.lines.clone(), copy);
-            scratch::with_plain::<u32, _>(outputs, |windows| {
-                for (i, row) in windows.chunks_exact_mut(self.g.line()).enumerate() {
-                    row.iter_mut().enumerate().for_each(|(j, w)| *w = self.g.window(i, j) as u32);
-                }
-                let sums = if self.w.zeros.is_empty() { 0 } else { outputs };
-                scratch::with_plain::<i32, _>(sums, |sums| {
-                    for (sum, &window) in sums.iter_mut().zip(&*windows) {
-                        let run = |r: &usize| &copy[window as usize + r..][..self.depth];
-                        *sum = self.runs.iter().flat_map(run).map(|x| x.to_i32()).sum();
-                    }
-                    // SAFETY: the instructions are on.
-                    unsafe { self.panels::<S>(copy, windows, sums) };
-                })
-            })?
-        })?
+        let lines = self.lines.len();
+        let room = std::mem::take(&mut self.copy);
+        assert!(room.len() >= self.g.len(lines) * size_of::<S::X>());
+        // SAFETY: the room starts on a cache line and has the elements, which may have any bits.
+        let copy: &mut [S::X] =
+            unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), self.g.len(lines)) };
+        let (x, order, zero) = self.source;
+        self.g.fill(x, order, zero, self.image, self.lines.clone(), copy);
+        let (windows, sums) = (std::mem::take(&mut self.windows), std::mem::take(&mut self.sums));
+        for (i, row) in windows.chunks_exact_mut(self.g.line()).enumerate() {
+            row.iter_mut().enumerate().for_each(|(j, w)| *w = self.g.window(i, j) as u32);
+        }
+        for (sum, &window) in sums.iter_mut().zip(&*windows) {
+            *sum = 0;
+            for r in self.runs {
+                *sum += copy[window as usize + r..][..self.depth].iter().map(|x| x.to_i32()).sum::<i32>();
+            }
+        }
+        // SAFETY: the instructions are on.
+        unsafe { self.panels::<S>(copy, windows, sums) };
     }
 }
 

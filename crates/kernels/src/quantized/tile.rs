@@ -229,64 +229,116 @@ unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
     }
 }
 
+/// What turns the sums of one vector of columns into results. Everything here is a function of its own, because
+/// closures are not compiled for a form's vectors.
+#[derive(Clone, Copy)]
+struct Columns<'a, S: Sums> {
+    sums: *const i32,
+    /// Sums from one row to the next.
+    pitch: usize,
+    row_sums: &'a [i32],
+    offsets: S,
+    zeros: S,
+    scales: S::Floats,
+    bias: S::Floats,
+}
+
+impl<S: Sums> Columns<'_, S> {
+    /// # Safety
+    /// `S`'s instructions are available, and there are sums of row `i`.
+    #[inline(always)]
+    unsafe fn exact(&self, i: usize) -> S {
+        // SAFETY: forwarded.
+        unsafe {
+            let sum = S::sub(S::load(self.sums.add(i * self.pitch)), self.offsets);
+            if self.row_sums.is_empty() {
+                return sum;
+            }
+            S::sub(sum, S::mul(S::splat(self.row_sums[i]), self.zeros))
+        }
+    }
+
+    /// # Safety
+    /// As [`Columns::exact`].
+    #[inline(always)]
+    unsafe fn real(&self, i: usize) -> S::Floats {
+        // SAFETY: forwarded.
+        unsafe { S::Floats::add(S::Floats::mul(self.exact(i).to_floats(), self.scales), self.bias) }
+    }
+
+    /// # Safety
+    /// As [`Columns::exact`].
+    #[inline(always)]
+    unsafe fn byte(&self, i: usize, limits: [S::Floats; 2], zero: S, flip: S) -> S {
+        // SAFETY: forwarded.
+        unsafe {
+            let x = S::Floats::min(S::Floats::max(self.real(i), limits[0]), limits[1]);
+            S::xor(S::add(S::nearest(x), zero), flip)
+        }
+    }
+}
+
 /// Turns the sums into results.
+///
+/// # Safety
+/// As [`tile`].
 #[inline(always)]
-unsafe fn finish<S: Sums, const NV: usize>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
-    let sums = |i: usize, v: usize| room[(i * NV + v) * S::LANES..].as_ptr();
-    for v in 0..NV {
+unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
+    for v in 0..t.vectors {
         let at = v * S::LANES;
         let n = t.columns.saturating_sub(at).min(S::LANES);
-        if n == 0 {
-            break;
-        }
-        let column = t.column + at;
+        let range = t.column + at..t.column + at + n;
         // SAFETY: the caller has the instructions; each load and store touches the `n` elements that the
         // finish's slices and the target have from this column on.
         unsafe {
-            let ints = |s: &[i32]| first::<S>(&s[column..column + n]);
-            let floats = |s: &[f32]| {
-                let s = &s[column..column + n];
-                if n == S::LANES { S::Floats::load(s.as_ptr()) } else { S::Floats::load_first(s.as_ptr(), n) }
+            let c = Columns::<S> {
+                sums: room[at..].as_ptr(),
+                pitch: t.vectors * S::LANES,
+                row_sums: t.row_sums,
+                offsets: first(&f.offsets[range.clone()]),
+                zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
+                scales: floats::<S>(&f.scales[range.clone()]),
+                bias: if f.bias.is_empty() { S::Floats::splat(0.0) } else { floats::<S>(&f.bias[range.clone()]) },
             };
-            let offsets = ints(f.offsets);
-            let zeros = if f.zeros.is_empty() { S::zero() } else { ints(f.zeros) };
-            let exact = |i: usize| {
-                let sum = S::sub(S::load(sums(i, v)), offsets);
-                match t.row_sums.get(i) {
-                    Some(&r) => S::sub(sum, S::mul(S::splat(r), zeros)),
-                    None => sum,
-                }
-            };
-            if let To::Sums { to, pitch } = t.to {
-                for i in 0..t.rows.len() {
-                    store::<S>(exact(i), to.add(i * pitch + at), n);
-                }
-                continue;
-            }
-            let scales = floats(f.scales);
-            let bias = if f.bias.is_empty() { S::Floats::splat(0.0) } else { floats(f.bias) };
-            let real = |i: usize| S::Floats::add(S::Floats::mul(exact(i).to_floats(), scales), bias);
             match t.to {
-                To::Sums { .. } => {}
+                To::Sums { to, pitch } => {
+                    for i in 0..t.rows.len() {
+                        store(c.exact(i), to.add(i * pitch + at), n);
+                    }
+                }
                 To::Floats { to, pitch, then } => {
                     for i in 0..t.rows.len() {
-                        let x = then.one(real(i), i, at, n);
+                        let x = then.one(c.real(i), i, at, n);
                         let to = to.add(i * pitch + at);
                         if n == S::LANES { x.store(to) } else { x.store_first(to, n) }
                     }
                 }
                 To::Bytes { to, pitch, steps } => {
-                    let limits = (S::Floats::splat(steps.low), S::Floats::splat(steps.high));
+                    let limits = [S::Floats::splat(steps.low), S::Floats::splat(steps.high)];
                     let (zero, flip) = (S::splat(steps.zero), S::splat(steps.flip));
-                    for i in 0..t.rows.len() {
-                        let x = S::Floats::min(S::Floats::max(real(i), limits.0), limits.1);
-                        let x = S::xor(S::add(S::nearest(x), zero), flip);
-                        let to = to.add(i * pitch + at);
-                        if n == S::LANES { x.store_bytes(to) } else { x.store_first_bytes(to, n) }
+                    let to = to.add(at);
+                    if n == S::LANES {
+                        for i in 0..t.rows.len() {
+                            c.byte(i, limits, zero, flip).store_bytes(to.add(i * pitch));
+                        }
+                    } else {
+                        for i in 0..t.rows.len() {
+                            c.byte(i, limits, zero, flip).store_first_bytes(to.add(i * pitch), n);
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+/// # Safety
+/// `S`'s instructions are available.
+#[inline(always)]
+unsafe fn floats<S: Sums>(s: &[f32]) -> S::Floats {
+    // SAFETY: no more is read than is there.
+    unsafe {
+        if s.len() >= S::LANES { S::Floats::load(s.as_ptr()) } else { S::Floats::load_first(s.as_ptr(), s.len()) }
     }
 }
 
@@ -302,7 +354,9 @@ unsafe fn first<S: Sums>(s: &[i32]) -> S {
             return S::load(s.as_ptr());
         }
         let mut room = [0i32; 16];
-        room[..s.len()].copy_from_slice(s);
+        for (to, from) in room.iter_mut().zip(s) {
+            *to = *from;
+        }
         S::load(room.as_ptr())
     }
 }
@@ -343,13 +397,7 @@ pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mu
     }
     by_size!(1 2 3 4 5 6 7 8 9 10 11 12);
     // SAFETY: as above.
-    unsafe {
-        if t.vectors == 2 {
-            finish::<S, 2>(t, f, room);
-        } else {
-            finish::<S, 1>(t, f, room);
-        }
-    }
+    unsafe { finish::<S>(t, f, room) }
 }
 
 /// As [`sums`], where the form has registers for so many rows.

@@ -1,0 +1,77 @@
+//! How fast products of bytes are, beside those of floats and beside what the processor can do.
+//!
+//! `cargo run --release -p tensormill-kernels --example integers [THREADS]`
+
+use std::time::Instant;
+use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, conv as conv_f32};
+use tensormill_kernels::conv::{ConvShape, Window};
+use tensormill_kernels::epilogue::Epilogue;
+use tensormill_kernels::quantized::{ByteMatrix, ByteWeights, Bytes, Order, Output, Quantized, Scaling, conv::conv};
+use tensormill_kernels::threads::Pool;
+
+fn least(mut f: impl FnMut()) -> f64 {
+    let (mut best, start) = (f64::INFINITY, Instant::now());
+    while start.elapsed().as_secs_f64() < 0.15 {
+        let t = Instant::now();
+        f();
+        best = best.min(t.elapsed().as_secs_f64());
+    }
+    best
+}
+
+fn main() {
+    let threads = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1);
+    let pool = Pool::new(threads).expect("threads");
+    println!("{:>28} {:>9} {:>9} {:>7}", "side, in, out, window, step", "int8", "f32", "ratio");
+    println!("{:>28} {:>9} {:>9}", "", "GMAC/s", "GMAC/s");
+    for [side, from, to, k, stride] in [
+        [224, 3, 64, 7, 2],
+        [56, 64, 64, 1, 1],
+        [56, 64, 64, 3, 1],
+        [56, 64, 256, 1, 1],
+        [56, 256, 64, 1, 1],
+        [28, 128, 128, 3, 1],
+        [28, 128, 512, 1, 1],
+        [28, 512, 128, 1, 1],
+        [14, 256, 256, 3, 1],
+        [14, 256, 1024, 1, 1],
+        [14, 1024, 256, 1, 1],
+        [7, 512, 512, 3, 1],
+        [7, 512, 2048, 1, 1],
+        [7, 2048, 512, 1, 1],
+        [14, 1024, 2048, 1, 2],
+        [112, 32, 16, 1, 1],
+        [56, 24, 144, 1, 1],
+        [14, 64, 384, 1, 1],
+        [14, 384, 64, 1, 1],
+        [7, 960, 160, 1, 1],
+    ] {
+        let pad = k / 2;
+        let window = Window { kernel: k, stride, dilation: 1, pad_begin: pad, pad_end: pad };
+        let shape = ConvShape::new(1, from, to, 1, &[side, side], &[window; 2]).expect("sizes");
+        let macs = shape.flops() / 2.0;
+        let outs = to * shape.output().iter().product::<usize>();
+        let w: Vec<u8> = (0..from * to * k * k).map(|i| (i * 31) as u8).collect();
+        let x: Vec<u8> = (0..shape.input_len()).map(|i| (i * 17) as u8).collect();
+        let (taps, strides) = (k * k, [1, k * k, k * k * from]);
+        let matrix = ByteMatrix { data: &w, signed: true, taps, channels: from, columns: to, strides, zeros: &[] };
+        let packed = ByteWeights::pack(&pool, &matrix).expect("packs");
+        let scaling = Scaling { x_scale: 0.01, x_zero: 128, scales: &[0.01], bias: &[] };
+        let mut out = vec![0u8; outs];
+        let quantized = Quantized { scale: 0.1, zero: 128, signed: false };
+        let bytes = least(|| {
+            let output = Output::Bytes { out: &mut out, pitch: to, epilogue: Epilogue::NONE, to: quantized };
+            let x = Bytes { data: &x, signed: false };
+            conv(&pool, &shape, x, Order::Pixels(from), &packed, &scaling, output).expect("runs");
+        });
+        let wf: Vec<[u8; 4]> = (0..from * to * k * k).map(|i| ((i % 31) as f32).to_le_bytes()).collect();
+        let xf = vec![1.0f32; shape.input_len()];
+        let packed = ConvWeights::pack(&pool, &shape, &wf, Algorithm::Direct).expect("packs");
+        let mut out = vec![0.0f32; outs];
+        let floats = least(|| {
+            conv_f32(&pool, &shape, &xf, from, &packed, &mut out, to, Epilogue::NONE).expect("runs");
+        });
+        let name = format!("{side}, {from}, {to}, {k}, {stride}");
+        println!("{name:>28} {:>9.1} {:>9.1} {:>7.2}", macs / bytes / 1e9, macs / floats / 1e9, floats / bytes);
+    }
+}
