@@ -1,7 +1,7 @@
 //! Convolutions: sums over the taps of a window, one kernel place after the other.
 
 use crate::{
-    EvalError,
+    EvalError, EvalLimits,
     data::Wide,
     error::refuse,
     eval::{Operands, wrong_dtype},
@@ -92,11 +92,21 @@ fn begin<T: Copy>(bias: Option<&[T]>, zero: T, shape: &Shape) -> Vec<T> {
 }
 
 pub(crate) fn conv(op: &Conv, x: &Operands<'_>) -> Result<Tensor> {
-    let (t, w) = (x.tensor(0)?, x.tensor(1)?);
+    convolve(op, x.tensor(0)?, x.tensor(1)?, x.opt_tensor(2)?, x.limits)
+}
+
+/// The convolution without an epilogue.
+pub(crate) fn convolve(
+    op: &Conv,
+    t: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    limits: &EvalLimits<'_>,
+) -> Result<Tensor> {
     let shape = shape_of(&op.output_dims(&known_dims(t), &known_dims(w)).map_err(misfit)?)?;
-    x.limits.check(&shape)?;
+    limits.check(&shape)?;
     let axes = op.axes(&t.shape()[2..], &w.shape()[2..]).map_err(misfit)?;
-    let b = bias(x.opt_tensor(2)?.map(Wide::of).transpose()?, shape[1])?;
+    let b = bias(b.map(Wide::of).transpose()?, shape[1])?;
     let y = match (Wide::of(t)?, Wide::of(w)?, b) {
         (Wide::Float(t1), Wide::Float(w1), None) => {
             Wide::Float(correlate(&axes, (&t1, t), (&w1, w), begin(None, 0.0, &shape), &shape))

@@ -1,6 +1,6 @@
 use crate::{
-    EvalError, control, conv, elementwise, epilogue, error::refuse, gather, grid, matmul, norm, pad, pool,
-    quantize, random, recurrent, reduce, resize, scatter, sequence, shape, slice, softmax, sort,
+    EvalError, control, conv, elementwise, epilogue, error::refuse, gather, grid, integer, matmul, norm, pad,
+    pool, quantize, random, recurrent, reduce, resize, scatter, sequence, shape, slice, softmax, sort,
 };
 use std::sync::Arc;
 use std::{
@@ -182,6 +182,12 @@ fn eval_any(
         Op::Resize(o) => one(resize::resize(o, &x)),
         Op::QuantizeLinear(o) => one(quantize::quantize(o, &x)),
         Op::DequantizeLinear(o) => one(quantize::dequantize(o, &x)),
+        Op::DynamicQuantize(_) => quantize::dynamic(x.tensor(0)?),
+        Op::MatMulInteger(o) => one(integer::matmul_integer(o, &x)),
+        Op::ConvInteger(o) => one(integer::conv_integer(o, &x)),
+        Op::QuantizedConv(o) => one(integer::quantized_conv(o, &x)),
+        Op::QuantizedMatMul(o) => one(integer::quantized_matmul(o, &x)),
+        Op::QuantizedBinary(o) => one(integer::quantized_binary(o, &x)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
         Op::If(o) => control::branch(o, &x),

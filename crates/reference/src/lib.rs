@@ -18,6 +18,7 @@ mod slice;
 // nn
 mod conv;
 mod grid;
+mod integer;
 mod norm;
 mod pool;
 mod quantize;

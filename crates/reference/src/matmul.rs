@@ -1,5 +1,5 @@
 use crate::{
-    EvalError,
+    EvalError, EvalLimits,
     data::{Wide, broadcast, broadcast_indices, take},
     error::refuse,
     eval::Operands,
@@ -34,7 +34,11 @@ fn matrices(t: &Tensor, trans: bool, left: bool) -> Result<(Wide, Vec<usize>, us
 }
 
 pub(crate) fn matmul(op: &MatMul, x: &Operands<'_>) -> Result<Tensor> {
-    let (a, b) = (x.tensor(0)?, x.tensor(1)?);
+    multiply(op, x.tensor(0)?, x.tensor(1)?, x.limits)
+}
+
+/// The product without an epilogue.
+pub(crate) fn multiply(op: &MatMul, a: &Tensor, b: &Tensor, limits: &EvalLimits<'_>) -> Result<Tensor> {
     let (va, ba, m, k) = matrices(a, op.trans_a, true)?;
     let (vb, bb, kb, n) = matrices(b, op.trans_b, false)?;
     if k != kb {
@@ -45,7 +49,7 @@ pub(crate) fn matmul(op: &MatMul, x: &Operands<'_>) -> Result<Tensor> {
     shape.extend((a.shape().rank() > 1).then_some(m));
     shape.extend((b.shape().rank() > 1).then_some(n));
     let shape = Shape::from(shape);
-    x.limits.check(&shape)?;
+    limits.check(&shape)?;
     let (ia, ib) = (broadcast_indices(&ba, &batch), broadcast_indices(&bb, &batch));
     let out = match (va, vb) {
         (Wide::Float(p), Wide::Float(q)) => {

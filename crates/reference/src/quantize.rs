@@ -6,7 +6,7 @@ use crate::{
     reduce::int_range,
 };
 use tensormill_ir::ops::{DequantizeLinear, QuantizeLinear};
-use tensormill_tensor::{CastOptions, DType, Tensor};
+use tensormill_tensor::{CastOptions, DType, Tensor, Value};
 
 type Result<T> = std::result::Result<T, EvalError>;
 
@@ -50,13 +50,21 @@ fn round_to(v: Vec<f64>, dtype: DType) -> Result<Vec<f64>> {
 }
 
 pub(crate) fn quantize(op: &QuantizeLinear, x: &Operands<'_>) -> Result<Tensor> {
-    let (t, scale) = (x.tensor(0)?, x.tensor(1)?);
+    to_quantized(op, x.tensor(0)?, x.tensor(1)?, x.opt_tensor(2)?)
+}
+
+pub(crate) fn to_quantized(
+    op: &QuantizeLinear,
+    t: &Tensor,
+    scale: &Tensor,
+    zero: Option<&Tensor>,
+) -> Result<Tensor> {
     let own = owners(t, scale, op.axis, op.block_size)?;
     let precision = op.precision.unwrap_or(if t.dtype() == scale.dtype() { t.dtype() } else { DType::F32 });
     let (v, s) = (round_to(wide_floats(t)?, precision)?, round_to(wide_floats(scale)?, precision)?);
     // The division rounds before the result does: ties depend on it.
     let v = round_to(v.iter().zip(&own).map(|(x, &i)| x / s[i]).collect(), precision)?;
-    let zeros = match x.opt_tensor(2)? {
+    let zeros = match zero {
         None => None,
         Some(z) if z.dtype() != op.to => return refuse(format!("the zero point must be {}", op.to)),
         Some(z) => Some((owners(t, z, op.axis, op.block_size)?, Wide::of(z)?)),
@@ -82,14 +90,38 @@ pub(crate) fn quantize(op: &QuantizeLinear, x: &Operands<'_>) -> Result<Tensor> 
 }
 
 pub(crate) fn dequantize(op: &DequantizeLinear, x: &Operands<'_>) -> Result<Tensor> {
-    let (t, scale) = (x.tensor(0)?, x.tensor(1)?);
+    from_quantized(op, x.tensor(0)?, x.tensor(1)?, x.opt_tensor(2)?)
+}
+
+pub(crate) fn from_quantized(
+    op: &DequantizeLinear,
+    t: &Tensor,
+    scale: &Tensor,
+    zero: Option<&Tensor>,
+) -> Result<Tensor> {
     let own = owners(t, scale, op.axis, op.block_size)?;
     let (mut v, s) = (wide_floats(t)?, wide_floats(scale)?);
-    if let Some(z) = x.opt_tensor(2)? {
+    if let Some(z) = zero {
         let own = owners(t, z, op.axis, op.block_size)?;
         let z = wide_floats(z)?;
         v.iter_mut().zip(own).for_each(|(v, i)| *v -= z[i]);
     }
     v.iter_mut().zip(own).for_each(|(v, i)| *v *= s[i]);
     Wide::Float(v).tensor(op.to, t.shape().clone())
+}
+
+pub(crate) fn dynamic(t: &Tensor) -> Result<Vec<Value>> {
+    let v = t.to_slice::<f32>()?;
+    let (mut low, mut high) = (0f32, 0f32);
+    for &x in &*v {
+        // What is no number spreads to both.
+        low = if x.is_nan() || x < low { x } else { low };
+        high = if x.is_nan() || x > high { x } else { high };
+    }
+    let scale = (high - low) / 255.0;
+    let divisor = if scale == 0.0 { 1.0 } else { scale };
+    let zero = (-(low / divisor)).round_ties_even().clamp(0.0, 255.0) as u8;
+    let (s, z) = (Tensor::scalar(divisor), Tensor::scalar(zero));
+    let y = to_quantized(&QuantizeLinear::default(), t, &s, Some(&z))?;
+    Ok([y, Tensor::scalar(scale), z].map(Value::Tensor).into())
 }

@@ -103,7 +103,7 @@ fn operands<'a>(cx: &InferCx<'a>) -> Result<(&'a TensorType, &'a TensorType), In
     Ok((x, w))
 }
 
-fn check_ranks(x: &[Dim], w: &[Dim]) -> Result<(), InferError> {
+pub(super) fn check_ranks(x: &[Dim], w: &[Dim]) -> Result<(), InferError> {
     if x.len() < 3 || x.len() != w.len() {
         return refuse(format!(
             "ranks {} and {} of input and kernel must be equal and 3 or more",
@@ -130,7 +130,12 @@ fn check_channels(channels: &Dim, per_group: &Dim, outer: &Dim, group: usize) ->
     }
 }
 
-fn check_bias(cx: &InferCx<'_>, i: usize, x: &TensorType, channels: Option<&Dim>) -> Result<(), InferError> {
+pub(super) fn check_bias(
+    cx: &InferCx<'_>,
+    i: usize,
+    x: &TensorType,
+    channels: Option<&Dim>,
+) -> Result<(), InferError> {
     let Some(b) = cx.opt_tensor(i)? else { return Ok(()) };
     if b.dtype != x.dtype {
         return refuse(format!("the bias must be {}, not {}", x.dtype, b.dtype));

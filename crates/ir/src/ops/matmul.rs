@@ -43,7 +43,7 @@ impl OpDef for MatMul {
 }
 
 impl MatMul {
-    fn dims(&self, a: &Dims, b: &Dims) -> Result<Dims, InferError> {
+    pub(super) fn dims(&self, a: &Dims, b: &Dims) -> Result<Dims, InferError> {
         if a.is_empty() || b.is_empty() {
             return refuse("scalars have no matrix product");
         }

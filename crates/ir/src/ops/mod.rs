@@ -20,6 +20,7 @@ mod slice;
 // nn
 mod conv;
 mod grid;
+mod integer;
 mod norm;
 mod pool;
 mod quantize;
@@ -58,9 +59,10 @@ pub use slice::{Concat, Slice, Split};
 // nn
 pub use conv::{Conv, ConvTranspose, DeformConv};
 pub use grid::{AffineGrid, Col2Im, GridPadding, GridSample};
+pub use integer::{ConvInteger, MatMulInteger, QuantizedBinary, QuantizedConv, QuantizedMatMul};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
 pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
-pub use quantize::{DequantizeLinear, QuantizeLinear};
+pub use quantize::{DequantizeLinear, DynamicQuantize, QuantizeLinear};
 pub use recurrent::{Activation, ActivationKind, Direction, Gru, Lstm, Rnn};
 pub use resize::{AspectPolicy, CoordinateMode, NearestMode, Resize, ResizeAxis, ResizeMode};
 pub use softmax::{Hardmax, LogSoftmax, Softmax};
@@ -243,6 +245,12 @@ op_table! {
     Rnn "rnn",
     QuantizeLinear "quantize",
     DequantizeLinear "dequantize",
+    DynamicQuantize "dynamic_quantize",
+    MatMulInteger "matmul_integer",
+    ConvInteger "conv_integer",
+    QuantizedConv "quantized_conv",
+    QuantizedMatMul "quantized_matmul",
+    QuantizedBinary "quantized_binary",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
     Gather "gather",

@@ -5,7 +5,7 @@ use crate::{
     error::InferError,
     infer::{InferCx, axis, refuse},
     op_attrs,
-    types::TensorType,
+    types::{Dims, TensorType},
 };
 use tensormill_tensor::DType;
 
@@ -38,6 +38,13 @@ op_attrs! {
         /// Elements per block; 0: scales are not blocked.
         block_size: usize = 0,
     }
+}
+
+op_attrs! {
+    /// Quantization of x (f32) to u8 whose range is that of the data, stretched to reach 0. Results: the
+    /// quantized x, scale `(high - low) / 255` and zero `clamp(round(-low / scale))`, both one element. The
+    /// scale of zeros only is 0; they are divided by 1.
+    DynamicQuantize {}
 }
 
 /// Checks scale and zero against x; the axis counts only where they have more than one element.
@@ -105,6 +112,18 @@ impl OpDef for DequantizeLinear {
         }
         check_parameters(cx, x, self.axis, self.block_size)?;
         cx.output(TensorType { dtype: self.to, dims: x.dims.clone() });
+        Ok(())
+    }
+}
+
+impl OpDef for DynamicQuantize {
+    fn infer(&self, cx: &mut InferCx<'_>) -> Result<(), InferError> {
+        cx.arity(1..=1)?;
+        let dims = cx.typed(0, DType::F32)?.dims.clone();
+        cx.output(TensorType { dtype: DType::U8, dims });
+        for dtype in [DType::F32, DType::U8] {
+            cx.output(TensorType { dtype, dims: Some(Dims::new()) });
+        }
         Ok(())
     }
 }

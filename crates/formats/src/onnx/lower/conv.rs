@@ -3,9 +3,8 @@
 use super::{LowerError, NodeCx, Table};
 use tensormill_ir::{
     ValueId,
-    ops::{AutoPad, BinaryKind, Conv, ConvTranspose, DeformConv, Reshape},
+    ops::{AutoPad, Conv, ConvInteger, ConvTranspose, DeformConv},
 };
-use tensormill_tensor::DType;
 
 type Result<T> = std::result::Result<T, LowerError>;
 
@@ -95,36 +94,13 @@ fn conv(cx: &mut NodeCx<'_, '_>) -> Result<()> {
     Ok(())
 }
 
-/// A zero point of one element, or one per kernel along the first axis of w, in i32.
-fn zero_point(cx: &mut NodeCx<'_, '_>, zero: ValueId, rank: usize) -> Result<ValueId> {
-    let zero = cx.cast(zero, DType::I32)?;
-    if cx.rank(zero)? == 0 || cx.dims(zero)?[0].known() == Some(1) {
-        let shape = cx.ints_constant(&[])?;
-        return cx.op(Reshape::default(), &[zero, shape]);
-    }
-    let mut shape = vec![1; rank];
-    shape[0] = -1;
-    let shape = cx.ints_constant(&shape)?;
-    cx.op(Reshape::default(), &[zero, shape])
-}
-
-/// Products of integers less their zero points, in i32. Padding is with zero points, hence with zeros
-/// after they are subtracted.
+/// Products of integers less their zero points, in i32.
 fn conv_integer(cx: &mut NodeCx<'_, '_>) -> Result<()> {
-    let w = cx.input(1)?;
-    let op = attributes(cx, w)?;
-    let rank = cx.rank(w)?;
-    let mut operands = vec![];
-    for i in 0..2 {
-        let x = cx.input(i)?;
-        let mut x = cx.cast(x, DType::I32)?;
-        if let Some(zero) = cx.opt(i + 2) {
-            let zero = zero_point(cx, zero, rank)?;
-            x = cx.binary(BinaryKind::Sub, x, zero)?;
-        }
-        operands.push(x);
-    }
-    let y = cx.op(op, &operands)?;
+    cx.at_most(4)?;
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let Conv { strides, dilations, pads, group, auto_pad, .. } = attributes(cx, w)?;
+    let op = ConvInteger { strides, dilations, pads, group, auto_pad };
+    let y = cx.node(op, &[Some(x), Some(w), cx.opt(2), cx.opt(3)])?[0];
     cx.set(0, y);
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! Matrix products.
 
 use super::{LowerError, NodeCx, Table};
-use tensormill_ir::ops::{BinaryKind, MatMul};
-use tensormill_tensor::DType;
+use tensormill_ir::ops::{BinaryKind, MatMul, MatMulInteger};
 
 pub(super) const TABLE: Table = &[("MatMul", matmul), ("Gemm", gemm), ("MatMulInteger", matmul_integer)];
 
@@ -41,22 +40,9 @@ fn gemm(cx: &mut NodeCx<'_, '_>) -> Result<(), LowerError> {
 
 /// Products of integers less their zero points, in i32.
 fn matmul_integer(cx: &mut NodeCx<'_, '_>) -> Result<(), LowerError> {
-    let mut factors = vec![];
-    for i in 0..2 {
-        let x = cx.input(i)?;
-        let mut x = cx.cast(x, DType::I32)?;
-        if let Some(zero) = cx.opt(i + 2) {
-            let mut zero = cx.cast(zero, DType::I32)?;
-            // A zero point per row of the left factor stands in a vector, which would broadcast along columns.
-            if i == 0 && cx.rank(zero)? == 1 && cx.dims(zero)?[0].known() != Some(1) {
-                let axes = cx.ints_constant(&[1])?;
-                zero = cx.op(tensormill_ir::ops::Unsqueeze {}, &[zero, axes])?;
-            }
-            x = cx.binary(BinaryKind::Sub, x, zero)?;
-        }
-        factors.push(x);
-    }
-    let y = cx.op(MatMul::default(), &factors)?;
+    cx.at_most(4)?;
+    let operands = [Some(cx.input(0)?), Some(cx.input(1)?), cx.opt(2), cx.opt(3)];
+    let y = cx.node(MatMulInteger {}, &operands)?[0];
     cx.set(0, y);
     Ok(())
 }

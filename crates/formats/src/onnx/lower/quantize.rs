@@ -3,10 +3,7 @@
 use super::{LowerError, NodeCx, Table, conv, conv::size};
 use tensormill_ir::{
     ValueId,
-    ops::{
-        BinaryKind, Clip, DequantizeLinear, MatMul, QuantizeLinear, Reduce, ReduceKind, Reshape, UnaryKind,
-        Where,
-    },
+    ops::{BinaryKind, DequantizeLinear, DynamicQuantize, MatMul, QuantizeLinear, Reshape},
 };
 use tensormill_tensor::{DType, Tensor};
 
@@ -58,30 +55,11 @@ fn dequantize(cx: &mut NodeCx<'_, '_>) -> Result<()> {
     Ok(())
 }
 
-/// A quantization to u8 whose range is that of the data, stretched to reach zero.
 fn dynamic_quantize(cx: &mut NodeCx<'_, '_>) -> Result<()> {
+    cx.at_most(1)?;
     let x = cx.input(0)?;
-    let zero = cx.scalar_like(x, 0.0)?;
-    let extreme = |cx: &mut NodeCx<'_, '_>, kind, bound| {
-        let v = cx.op(Reduce { kind, keepdims: false, ..Default::default() }, &[x])?;
-        cx.binary(bound, v, zero)
-    };
-    let low = extreme(cx, ReduceKind::Min, BinaryKind::Min)?;
-    let high = extreme(cx, ReduceKind::Max, BinaryKind::Max)?;
-    let range = cx.binary(BinaryKind::Sub, high, low)?;
-    let scale = cx.binary_scalar(BinaryKind::Div, range, 255.0)?;
-    // Of zeros only, any scale will do.
-    let one = cx.scalar_like(x, 1.0)?;
-    let flat = cx.binary(BinaryKind::Equal, scale, zero)?;
-    let divisor = cx.op(Where {}, &[flat, one, scale])?;
-    let steps = cx.binary(BinaryKind::Div, low, divisor)?;
-    let point = cx.unary(UnaryKind::Neg, steps)?;
-    let point = cx.unary(UnaryKind::Round, point)?;
-    let most = cx.scalar_like(x, 255.0)?;
-    let point = cx.op(Clip {}, &[point, zero, most])?;
-    let point = cx.cast(point, DType::U8)?;
-    let y = cx.op(QuantizeLinear::default(), &[x, divisor, point])?;
-    cx.set_all(&[y, scale, point]);
+    let results = cx.node(DynamicQuantize {}, &[Some(x)])?;
+    cx.set_all(&results);
     Ok(())
 }
 
