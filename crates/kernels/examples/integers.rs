@@ -6,7 +6,9 @@ use std::time::Instant;
 use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, conv as conv_f32};
 use tensormill_kernels::conv::{ConvShape, Window};
 use tensormill_kernels::epilogue::Epilogue;
-use tensormill_kernels::quantized::{ByteMatrix, ByteWeights, Bytes, Order, Output, Quantized, Scaling, conv::conv};
+use tensormill_kernels::quantized::{
+    ByteMatrix, ByteWeights, Bytes, Order, Output, Quantized, Scaling, conv::conv,
+};
 use tensormill_kernels::threads::Pool;
 
 fn least(mut f: impl FnMut()) -> f64 {
@@ -54,7 +56,8 @@ fn main() {
         let w: Vec<u8> = (0..from * to * k * k).map(|i| (i * 31) as u8).collect();
         let x: Vec<u8> = (0..shape.input_len()).map(|i| (i * 17) as u8).collect();
         let (taps, strides) = (k * k, [1, k * k, k * k * from]);
-        let matrix = ByteMatrix { data: &w, signed: true, taps, channels: from, columns: to, strides, zeros: &[] };
+        let matrix =
+            ByteMatrix { data: &w, signed: true, taps, channels: from, columns: to, strides, zeros: &[] };
         let packed = ByteWeights::pack(&pool, &matrix).expect("packs");
         let scaling = Scaling { x_scale: 0.01, x_zero: 128, scales: &[0.01], bias: &[] };
         let mut out = vec![0u8; outs];
@@ -72,6 +75,11 @@ fn main() {
             conv_f32(&pool, &shape, &xf, from, &packed, &mut out, to, Epilogue::NONE).expect("runs");
         });
         let name = format!("{side}, {from}, {to}, {k}, {stride}");
-        println!("{name:>28} {:>9.1} {:>9.1} {:>7.2}", macs / bytes / 1e9, macs / floats / 1e9, floats / bytes);
+        println!(
+            "{name:>28} {:>9.1} {:>9.1} {:>7.2}",
+            macs / bytes / 1e9,
+            macs / floats / 1e9,
+            floats / bytes
+        );
     }
 }

@@ -107,7 +107,7 @@ impl DepthwiseWeights {
     }
 
     /// The level, if the weights are for this shape.
-    pub(super) fn level_for(&self, s: &ConvShape) -> Result<Level, KernelError> {
+    pub(crate) fn level_for(&self, s: &ConvShape) -> Result<Level, KernelError> {
         check_shape(s)?;
         if self.channels != s.in_channels || self.kernel != [s.kernel[1], s.kernel[2]] {
             return Err(KernelError::Shape(
@@ -194,7 +194,7 @@ fn inside(at: usize, pad: usize, len: usize, kernel: usize, dilation: usize) -> 
 }
 
 /// The rows of taps inside the input for an output row, and the input row under the first of them.
-pub(super) fn rows(s: &ConvShape, oy: usize) -> (Range<usize>, usize) {
+pub(crate) fn rows(s: &ConvShape, oy: usize) -> (Range<usize>, usize) {
     let first = oy * s.strides[1];
     let taps = inside(first, s.pads[1], s.input[1], s.kernel[1], s.dilations[1]);
     let y = (first + taps.start * s.dilations[1]).saturating_sub(s.pads[1]);
@@ -202,7 +202,7 @@ pub(super) fn rows(s: &ConvShape, oy: usize) -> (Range<usize>, usize) {
 }
 
 /// What one output row needs of the input.
-pub(super) struct Line {
+pub(crate) struct Line {
     /// The first row of taps inside the input, and how many there are.
     tap: usize,
     taps: usize,
@@ -214,7 +214,7 @@ pub(super) struct Line {
 
 /// Some output rows, and where each row of the input under their taps starts.
 #[derive(Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     pub each: Vec<Line>,
     pub starts: Vec<usize>,
 }
@@ -226,12 +226,12 @@ thread_local! {
 
 impl Lines {
     /// Room for lines that is used again and again.
-    pub(super) fn borrowed() -> Borrowed {
+    pub(crate) fn borrowed() -> Borrowed {
         Borrowed(IDLE.with_borrow_mut(Vec::pop).unwrap_or_default())
     }
 
     /// Becomes the output rows `range`, `pitch` floats from one to the next; `start` says where an input row is.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &mut self,
         s: &ConvShape,
         range: Range<usize>,
@@ -250,7 +250,7 @@ impl Lines {
 }
 
 /// Lines that go back to their thread's idle ones.
-pub(super) struct Borrowed(Lines);
+pub(crate) struct Borrowed(Lines);
 
 impl Deref for Borrowed {
     type Target = Lines;
@@ -275,7 +275,7 @@ impl Drop for Borrowed {
 }
 
 /// Some output rows of an image, and some vectors of their channels.
-pub(super) struct Band<'a> {
+pub(crate) struct Band<'a> {
     pub s: &'a ConvShape,
     pub fused: &'a Fused<'a>,
     pub vectors: Range<usize>,
@@ -298,7 +298,7 @@ impl Band<'_> {
     /// The lines are the shape's: behind `x` and each start there is a row of the input, with `pitch` from one
     /// pixel to the next, at least for the channels of these vectors; the output has room for its rows, and
     /// nobody else touches these vectors of them. The weights are the shape's.
-    pub(super) unsafe fn run(self) {
+    pub(crate) unsafe fn run(self) {
         lanes::run(self.weights.level, self.s.in_channels, self);
     }
 }

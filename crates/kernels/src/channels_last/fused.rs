@@ -30,7 +30,7 @@ impl Clamp {
 /// What an epilogue begins with, done before the output is stored: a number per column, an array of the
 /// output's shape, a clamp; each may be missing.
 #[derive(Clone, Copy)]
-pub(super) struct Fused<'a> {
+pub(crate) struct Fused<'a> {
     bias: Option<&'a [f32]>,
     full: Option<&'a [f32]>,
     clamp: Option<Clamp>,
@@ -38,7 +38,7 @@ pub(super) struct Fused<'a> {
 
 impl<'a> Fused<'a> {
     /// Takes what it can off the front; the rest is for [`finish`].
-    pub(super) fn split(epilogue: Epilogue<'a>) -> (Fused<'a>, &'a [Step<'a>]) {
+    pub(crate) fn split(epilogue: Epilogue<'a>) -> (Fused<'a>, &'a [Step<'a>]) {
         let mut fused = Fused { bias: None, full: None, clamp: None };
         let mut rest = epilogue.steps;
         let added = |step: &Step<'a>| match *step {
@@ -66,7 +66,7 @@ impl<'a> Fused<'a> {
     /// `V`'s instructions are available; `channel` and `V::LANES` lie inside the columns, and all the
     /// vectors inside the output that the epilogue was checked for.
     #[inline(always)]
-    pub(super) unsafe fn apply<V: Lanes, const P: usize>(
+    pub(crate) unsafe fn apply<V: Lanes, const P: usize>(
         &self,
         acc: &mut [V; P],
         channel: usize,
@@ -98,13 +98,13 @@ impl<'a> Fused<'a> {
 }
 
 /// Floats that [`finish`] needs for a repeated column operand.
-pub(super) fn finish_room(steps: &[Step<'_>], channels: usize) -> usize {
+pub(crate) fn finish_room(steps: &[Step<'_>], channels: usize) -> usize {
     if steps.is_empty() { 0 } else { (RUN / channels).max(1) * channels }
 }
 
 /// Applies `steps` to whole pixels of `channels` floats; `first` is the first pixel's number in the output.
 /// `room` has the size of [`finish_room`].
-pub(super) fn finish(
+pub(crate) fn finish(
     level: Level,
     steps: &[Step<'_>],
     pixels: &mut [f32],

@@ -213,7 +213,7 @@ type Four = std::arch::aarch64::float32x4_t;
 type Four = [f32; 4];
 
 /// Channels in a vector: the widest of the level's that `channels` fill.
-pub(super) fn width(level: Level, channels: usize) -> usize {
+pub(crate) fn width(level: Level, channels: usize) -> usize {
     let most = match level.tier() {
         Tier::Avx512 => 16,
         Tier::Avx2 => 8,

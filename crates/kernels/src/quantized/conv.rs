@@ -150,7 +150,7 @@ pub fn linear(
 }
 
 /// The limits that steps without operands stand for, in real numbers.
-fn limits(steps: &[Step<'_>]) -> Option<(f32, f32)> {
+pub(super) fn limits(steps: &[Step<'_>]) -> Option<(f32, f32)> {
     let mut limits = (f32::NEG_INFINITY, f32::INFINITY);
     for step in steps {
         let (low, high) = match *step {
@@ -241,7 +241,8 @@ fn product(
             }
             let (scales, biases) = reals.split_at_mut(columns);
             for (j, to) in scales.iter_mut().enumerate() {
-                let scale = if s.scales.len() == 1 { s.scales[0] } else { s.scales.get(j).copied().unwrap_or(1.0) };
+                let scale =
+                    if s.scales.len() == 1 { s.scales[0] } else { s.scales.get(j).copied().unwrap_or(1.0) };
                 *to = s.x_scale * scale / per_step;
             }
             biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
@@ -297,8 +298,21 @@ fn share(
                     let panels = &w.panels[panels];
                     let (runs, lines) = (&runs[..], range);
                     let source = (x, order, zero);
-                    let job =
-                        Block { g, source, image, lines, w, panels, runs, depth, finish, target, copy, windows, sums };
+                    let job = Block {
+                        g,
+                        source,
+                        image,
+                        lines,
+                        w,
+                        panels,
+                        runs,
+                        depth,
+                        finish,
+                        target,
+                        copy,
+                        windows,
+                        sums,
+                    };
                     tile::run(w.form, w.level, job);
                 })
             })
@@ -417,7 +431,9 @@ impl Block<'_> {
                 // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for
                 // which there is room, or its side buffer, which has room for a tile.
                 unsafe { tile::tile::<S>(&tile, self.finish, &mut room) };
-                let (Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _)) = self.target else { continue };
+                let (Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _)) = self.target else {
+                    continue;
+                };
                 if let To::Floats { to, pitch, .. } = to {
                     // SAFETY: these are the rows that the tile wrote.
                     unsafe { parts.activate(self.w.level, Rows::line(to, rows.len(), pitch, p.columns)) };
@@ -466,7 +482,11 @@ pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, t
             let x = S::Floats::div(x, scale);
             let x = S::Floats::min(S::Floats::max(x, limits.0), limits.1);
             let x = S::xor(S::add(S::nearest(x), zero), flip);
-            if n == S::LANES { x.store_bytes(to.add(at)) } else { x.store_first_bytes(to.add(at), n) }
+            if n == S::LANES {
+                x.store_bytes(to.add(at))
+            } else {
+                x.store_first_bytes(to.add(at), n)
+            }
             at += n;
         }
     }

@@ -100,7 +100,8 @@ impl Geometry {
         let [down, across] = &self.axes;
         let line = down.dilation * self.width * self.padded;
         let together = across.dilation == 1 || across.taps == 1;
-        let (count, depth) = if together { (1, across.taps * self.padded) } else { (across.taps, self.padded) };
+        let (count, depth) =
+            if together { (1, across.taps * self.padded) } else { (across.taps, self.padded) };
         let runs = (0..down.taps)
             .flat_map(|y| (0..count).map(move |x| (y, x)))
             .map(|(y, x)| y * line + x * across.dilation * self.padded);

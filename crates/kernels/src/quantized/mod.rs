@@ -4,6 +4,8 @@
 //! both is enough. A zero point is taken off the sums of whole products, never off the elements.
 
 pub mod conv;
+pub mod depthwise;
+pub mod elementwise;
 mod fill;
 pub(crate) mod tile;
 pub mod weights;

@@ -110,7 +110,14 @@ fn case() -> impl Strategy<Value = Case> {
     let steps = ([1usize..3, 1usize..3], [1usize..3, 1usize..3], [0usize..2, 0usize..2]);
     (sizes, steps, any::<[bool; 3]>(), 0usize..3, any::<u64>(), any::<u8>()).prop_filter_map(
         "the window does not fit",
-        |((n, ic, oc, size, kernel), (stride, dilation, pad), [x_signed, w_signed, extreme], zeros, seed, zero)| {
+        |(
+            (n, ic, oc, size, kernel),
+            (stride, dilation, pad),
+            [x_signed, w_signed, extreme],
+            zeros,
+            seed,
+            zero,
+        )| {
             let windows: Vec<Window> = (0..2)
                 .map(|i| Window {
                     kernel: kernel[i],
@@ -246,14 +253,16 @@ proptest! {
 fn every_depth_is_exact_at_the_ends() {
     let depths = (1..70).chain([127, 128, 129, 255, 256, 1023, 1024, 1025, 2047, 2304, 4095, 4096, 4099]);
     for depth in depths {
-        for (x, w, x_zero) in [(255u8, 127u8, 0), (255, 128, 0), (0, 128, 255), (0, 127, 255), (255, 255, 1)] {
+        for (x, w, x_zero) in [(255u8, 127u8, 0), (255, 128, 0), (0, 128, 255), (0, 127, 255), (255, 255, 1)]
+        {
             let (rows, columns) = (3, 19);
             let sum = depth as i64 * (i64::from(x) - x_zero) * i64::from(w as i8);
             let (x, w) = (vec![x; rows * depth], vec![w; depth * columns]);
             for (level, form) in forms() {
                 let pool = Pool::serial().with_level(level);
                 let (channels, strides) = (depth, [0, columns, 1]);
-                let matrix = ByteMatrix { data: &w, signed: true, taps: 1, channels, columns, strides, zeros: &[] };
+                let matrix =
+                    ByteMatrix { data: &w, signed: true, taps: 1, channels, columns, strides, zeros: &[] };
                 let w = ByteWeights::pack_as(&pool, form, &matrix).unwrap();
                 let s = Scaling { x_scale: 1.0, x_zero: x_zero as i32, scales: &[], bias: &[] };
                 let mut out = vec![0; rows * columns];
@@ -265,12 +274,153 @@ fn every_depth_is_exact_at_the_ends() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// Channels convolved by themselves, to bytes and to real numbers, after nothing and after other steps.
+    #[test]
+    fn depthwise_is_exact(
+        c in case(), extra in 0usize..40, threads in 1usize..4, signed: bool, with_bias: bool, kind in 0usize..4,
+    ) {
+        let from = &c.shape;
+        let channels = extra + 1;
+        let windows: Vec<Window> = (1..3).map(|i| Window {
+            kernel: from.kernel[i], stride: from.strides[i], dilation: from.dilations[i],
+            pad_begin: from.pads[i], pad_end: from.pads[i],
+        }).collect();
+        let shape = ConvShape::new(from.batch, channels, channels, channels, &from.input[1..], &windows).unwrap();
+        let x = bytes(shape.input_len(), channels as u64, true);
+        let taps = from.kernel[1] * from.kernel[2];
+        let w: Vec<f32> = bytes(channels * taps, 3, true).into_iter().map(|w| f32::from(w as i8)).collect();
+        let raw: Vec<[u8; 4]> = w.iter().map(|w| w.to_le_bytes()).collect();
+        let scales: Vec<f32> = (0..channels).map(|j| 0.001 + j as f32 * 0.0003).collect();
+        let bias: Vec<f32> = if with_bias { (0..channels).map(|j| j as f32 * 0.7 - 3.0).collect() } else { vec![] };
+        let steps: &[Step] = match kind {
+            0 => &[],
+            1 => &[Step::Unary(UnaryOp::Relu)],
+            2 => &[Step::Unary(UnaryOp::Clip(-1.0, 6.0))],
+            _ => &[Step::Unary(UnaryOp::Neg), Step::Unary(UnaryOp::Relu)],
+        };
+        let s = Scaling { x_scale: 0.02, x_zero: c.x_zero, scales: &scales, bias: &bias };
+        let to = Quantized { scale: 0.3, zero: if signed { -3 } else { 100 }, signed };
+        let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+        for level in Level::available() {
+            let pool = Pool::new(threads).unwrap().with_level(level);
+            let packed = crate::channels_last::depthwise::DepthwiseWeights::pack(level, &shape, &raw).unwrap();
+            let input = Bytes { data: &x, signed: c.x_signed };
+            let mut reals = vec![f32::NAN; shape.output_len()];
+            let output = Output::Floats { out: &mut reals, pitch: channels, epilogue: Epilogue::new(steps) };
+            depthwise::depthwise(&pool, &shape, input, &packed, &s, output).unwrap();
+            let mut out = vec![0u8; shape.output_len()];
+            let output = Output::Bytes { out: &mut out, pitch: channels, epilogue: Epilogue::new(steps), to };
+            depthwise::depthwise(&pool, &shape, input, &packed, &s, output).unwrap();
+            let mut at = 0;
+            for n in 0..shape.batch { for oy in 0..shape.output[1] { for ox in 0..shape.output[2] { for j in 0..channels {
+                let mut sum = 0i64;
+                for ky in 0..shape.kernel[1] { for kx in 0..shape.kernel[2] {
+                    let y = (oy * shape.strides[1] + ky * shape.dilations[1]).wrapping_sub(shape.pads[1]);
+                    let xx = (ox * shape.strides[2] + kx * shape.dilations[2]).wrapping_sub(shape.pads[2]);
+                    if y < shape.input[1] && xx < shape.input[2] {
+                        let v = x[((n * shape.input[1] + y) * shape.input[2] + xx) * channels + j];
+                        let w = w[j * taps + ky * shape.kernel[2] + kx] as i64;
+                        sum += (number(v, c.x_signed) - i64::from(c.x_zero)) * w;
+                    }
+                }}
+                let b = |per: f32| bias.get(j).map_or(0.0, |b| b / per);
+                let real = sum as f32 * (0.02 * scales[j]) + b(1.0);
+                let stepped = sum as f32 * (0.02 * scales[j] / 0.3) + b(0.3);
+                let (expected, stepped) = match kind {
+                    0 => (real, stepped),
+                    1 => (real.max(0.0), stepped.max(0.0)),
+                    2 => (real.clamp(-1.0, 6.0), stepped.clamp(-1.0 / 0.3, 6.0 / 0.3)),
+                    _ => ((-real).max(0.0), (-real).max(0.0) / 0.3),
+                };
+                prop_assert_eq!(reals[at] + 0.0, expected + 0.0, "{:?}", level);
+                let q = (stepped.round_ties_even() + to.zero as f32).clamp(low, high);
+                prop_assert_eq!(number(out[at], signed) as f32, q, "{:?}", level);
+                at += 1;
+            }}}}
+        }
+    }
+
+    /// Between real numbers and bytes, against one element at a time.
+    #[test]
+    fn bytes_stand_for_numbers(
+        len in 0usize..200, seed: u64, signed: [bool; 3], zeros: [u8; 3], relu: bool, mul: bool, threads in 1usize..3,
+    ) {
+        use super::elementwise::*;
+        let zero = |i: usize| number(zeros[i], signed[i]) as i32;
+        let (a, b) = (bytes(len, seed, false), bytes(len, seed ^ 9, true));
+        let real = |x: u8, i: usize, scale: f32| (number(x, signed[i]) - i64::from(zero(i))) as f32 * scale;
+        let to = Quantized { scale: 0.37, zero: zero(2), signed: signed[2] };
+        let byte = |x: f32| {
+            let (low, high) = if signed[2] { (-128.0, 127.0) } else { (0.0, 255.0) };
+            ((x / 0.37).round_ties_even() + to.zero as f32).clamp(low, high) as i32 as u8
+        };
+        for level in Level::available() {
+            let pool = Pool::new(threads).unwrap().with_level(level);
+            let (x, y) = (
+                Real { x: Bytes { data: &a, signed: signed[0] }, scale: 0.11, zero: zero(0) },
+                Real { x: Bytes { data: &b, signed: signed[1] }, scale: 0.23, zero: zero(1) },
+            );
+            let mut reals = vec![f32::NAN; len];
+            dequantize(&pool, x, &mut reals).unwrap();
+            for i in 0..len { prop_assert_eq!(reals[i], real(a[i], 0, 0.11)); }
+            let mut out = vec![0; len];
+            quantize(&pool, &reals, to, &mut out).unwrap();
+            for i in 0..len { prop_assert_eq!(out[i], byte(reals[i])); }
+            binary(&pool, if mul { Both::Mul } else { Both::Add }, x, y, relu, to, &mut out).unwrap();
+            for i in 0..len {
+                let (p, q) = (real(a[i], 0, 0.11), real(b[i], 1, 0.23));
+                let r = if mul { p * q } else { p + q };
+                prop_assert_eq!(out[i], byte(if relu { r.max(0.0) } else { r }));
+            }
+            let (scale, zero) = range(&pool, &reals);
+            let low = reals.iter().fold(0.0f32, |a, &b| a.min(b));
+            let high = reals.iter().fold(0.0f32, |a, &b| a.max(b));
+            prop_assert_eq!(scale, (high - low) / 255.0);
+            let steps = if scale == 0.0 { 0.0 } else { -(low / scale) };
+            prop_assert_eq!(f32::from(zero), steps.round_ties_even().clamp(0.0, 255.0));
+        }
+    }
+
+    /// The largest of a window, whatever the sign.
+    #[test]
+    fn pools_bytes(c in case(), threads in 1usize..3) {
+        use crate::channels_last::pool::PoolShape;
+        let s = &c.shape;
+        let windows = [1, 2].map(|i| Window {
+            kernel: s.kernel[i], stride: s.strides[i], dilation: s.dilations[i], pad_begin: s.pads[i], pad_end: s.pads[i],
+        });
+        let (input, output) = ([s.input[1], s.input[2]], [s.output[1], s.output[2]]);
+        let shape = PoolShape { batch: s.batch, channels: s.in_channels, input, output, windows };
+        let pool = Pool::new(threads).unwrap();
+        let mut out = vec![7; s.batch * output[0] * output[1] * s.in_channels];
+        elementwise::max_pool(&pool, &shape, c.bytes(), &mut out).unwrap();
+        let mut at = 0;
+        for n in 0..s.batch { for oy in 0..output[0] { for ox in 0..output[1] { for ch in 0..s.in_channels {
+            let lowest = if c.x_signed { -128 } else { 0 };
+            let mut best = lowest;
+            for ky in 0..s.kernel[1] { for kx in 0..s.kernel[2] {
+                let y = (oy * s.strides[1] + ky * s.dilations[1]).wrapping_sub(s.pads[1]);
+                let x = (ox * s.strides[2] + kx * s.dilations[2]).wrapping_sub(s.pads[2]);
+                if y < input[0] && x < input[1] {
+                    best = best.max(number(c.x[((n * input[0] + y) * input[1] + x) * s.in_channels + ch], c.x_signed));
+                }
+            }}
+            prop_assert_eq!(number(out[at], c.x_signed), best);
+            at += 1;
+        }}}}
+    }
+}
+
 #[test]
 fn packed_weights_come_back() {
     let data = bytes(37 * 29, 5, false);
     let pool = Pool::serial();
     let strides = [0, 29, 1];
-    let matrix = ByteMatrix { data: &data, signed: false, taps: 1, channels: 37, columns: 29, strides, zeros: &[3] };
+    let matrix =
+        ByteMatrix { data: &data, signed: false, taps: 1, channels: 37, columns: 29, strides, zeros: &[3] };
     let w = ByteWeights::pack(&pool, &matrix).unwrap();
     let again = ByteWeights::from_packed(pool.level(), &matrix, w.packed().clone()).unwrap();
     assert_eq!(w.sums().collect::<Vec<_>>(), again.sums().collect::<Vec<_>>());

@@ -298,7 +298,11 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
                 offsets: first(&f.offsets[range.clone()]),
                 zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
                 scales: floats::<S>(&f.scales[range.clone()]),
-                bias: if f.bias.is_empty() { S::Floats::splat(0.0) } else { floats::<S>(&f.bias[range.clone()]) },
+                bias: if f.bias.is_empty() {
+                    S::Floats::splat(0.0)
+                } else {
+                    floats::<S>(&f.bias[range.clone()])
+                },
             };
             match t.to {
                 To::Sums { to, pitch } => {
@@ -338,7 +342,11 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
 unsafe fn floats<S: Sums>(s: &[f32]) -> S::Floats {
     // SAFETY: no more is read than is there.
     unsafe {
-        if s.len() >= S::LANES { S::Floats::load(s.as_ptr()) } else { S::Floats::load_first(s.as_ptr(), s.len()) }
+        if s.len() >= S::LANES {
+            S::Floats::load(s.as_ptr())
+        } else {
+            S::Floats::load_first(s.as_ptr(), s.len())
+        }
     }
 }
 

@@ -96,7 +96,8 @@ impl Sums for Words256 {
     unsafe fn store_bytes(self, p: *mut u8) {
         // SAFETY: the caller gives room for eight bytes.
         unsafe {
-            let words = _mm_packus_epi32(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256::<1>(self.0));
+            let words =
+                _mm_packus_epi32(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256::<1>(self.0));
             _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
         }
     }
