@@ -124,6 +124,29 @@ pub(crate) fn depthwise_weights(
     )
 }
 
+/// Whole numbers less their zero points, packed for each channel by itself.
+pub(crate) fn depthwise_of(
+    p: &Prep<'_>,
+    shape: &ConvShape,
+    weights: &Tensor,
+    zeros: &[i32],
+) -> Result<Arc<DepthwiseWeights>, String> {
+    let taps = weights.len() / weights.shape()[0].max(1);
+    p.weights.get(p.node, "depthwise-bytes", 0, &[weights], || {
+        let numbers = weights.to_i64_vec().map_err(|e| e.to_string())?;
+        let zero =
+            |i: usize| zeros.get(if zeros.len() == 1 { 0 } else { i / taps.max(1) }).copied().unwrap_or(0);
+        let floats: Vec<[u8; 4]> = numbers
+            .iter()
+            .enumerate()
+            .map(|(i, &w)| ((w - i64::from(zero(i))) as f32).to_le_bytes())
+            .collect();
+        let packed = DepthwiseWeights::pack(p.pool.level(), shape, &floats).map_err(|e| e.to_string())?;
+        let bytes = packed.bytes();
+        Ok((packed, bytes))
+    })
+}
+
 /// As `conv`, for an operand and a result whose channels lie innermost; the operand may also be in plain
 /// order when its channels are few. Further operands of the epilogue come in the shapes that memory has.
 pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &Conv) -> Built {

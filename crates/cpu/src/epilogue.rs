@@ -154,6 +154,19 @@ impl Steps {
         Ok(())
     }
 
+    /// As [`Steps::run`], for a result in bytes: every step runs inside the kernel.
+    pub fn run_bytes<'a>(
+        &self,
+        c: &mut Call<'_, 'a>,
+        kernel: impl FnOnce(&mut [u8], Epilogue<'_>, &Call<'_, 'a>) -> Result<(), Fail>,
+    ) -> Result<(), Fail> {
+        debug_assert!(self.all_hot());
+        let hot = self.hot(c)?;
+        let (pool, ins, in_place, out_pitch) = (c.pool, c.ins, c.in_place, c.out_pitch);
+        let (first, _) = c.outs.split_at_mut(1);
+        kernel(first[0], Epilogue::new(&hot), &Call { pool, ins, outs: &mut [], in_place, out_pitch })
+    }
+
     fn apart(
         &self,
         step: &Planned,

@@ -26,6 +26,7 @@ mod pad;
 mod place;
 mod plan;
 mod pool;
+mod quantize;
 mod recurrent;
 mod reduce;
 mod reference_backend;

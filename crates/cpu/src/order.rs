@@ -45,6 +45,8 @@ pub(crate) fn in_memory(op: &Op, rank: usize) -> Option<Op> {
     };
     Some(match op {
         Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Clip(_) | Op::Cast(_) => op.clone(),
+        // Their kernels take one scale for all elements only.
+        Op::QuantizeLinear(_) | Op::DequantizeLinear(_) | Op::QuantizedBinary(_) => op.clone(),
         Op::Concat(c) => Op::Concat(Concat { axis: place(c.axis)? }),
         Op::Split(s) => Op::Split(Split { axis: place(s.axis)?, ..s.clone() }),
         _ => return None,

@@ -5,6 +5,7 @@ use tensormill_ir::ops::{AveragePool, MaxPool, WindowAxis};
 use tensormill_kernels::channels_last::pool as last;
 use tensormill_kernels::conv::Window;
 use tensormill_kernels::pool::{PoolOp, PoolShape, pool as pool_kernel};
+use tensormill_kernels::quantized::{Bytes, elementwise::max_pool as max_pool_of_bytes};
 use tensormill_tensor::DType;
 
 pub(crate) fn max_pool(p: &Prep<'_>, op: &MaxPool) -> Built {
@@ -83,12 +84,19 @@ fn pool_channels_last(
     kind: PoolOp,
     axes: impl FnOnce(&[usize]) -> Result<Vec<WindowAxis>, String>,
 ) -> Built {
-    p.need(0, DType::F32)?;
     let x = p.get(0)?;
     let spatial = x.shape.get(2..).unwrap_or_default();
     let Plane { input, output, windows, taps } = plane(spatial, &axes(spatial)?)?;
     let (batch, channels) = (x.shape[0], x.shape[1]);
     let shape = last::PoolShape { batch, channels, input, output, windows };
+    if kind == PoolOp::Max && matches!(x.dtype, DType::U8 | DType::I8) {
+        let signed = x.dtype == DType::I8;
+        return Native::new("int8-max-pool", move |c| {
+            let (pool, x) = (c.pool, Bytes { data: c.view(0)?.bytes, signed });
+            Ok(max_pool_of_bytes(pool, &shape, x, c.out::<u8>(0)?)?)
+        });
+    }
+    p.need(0, DType::F32)?;
     let mut native = Native::new("nhwc-pool", move |c| {
         let (pool, x, pitch) = (c.pool, c.get::<f32>(0)?, c.pitch::<f32>(0, channels));
         let out_pitch = c.out_pitch::<f32>(channels);

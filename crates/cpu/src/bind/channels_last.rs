@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use tensormill_backend::NodeReport;
 use tensormill_ir::{
     Node, NodeId, ValueId,
-    ops::{Op, ReduceKind},
+    ops::{Op, QuantizedConv, ReduceKind},
 };
 use tensormill_tensor::{DType, Shape};
 
@@ -115,6 +115,7 @@ impl Binder<'_> {
         };
         let made = match op {
             Op::Conv(c) => crate::conv::conv_channels_last(&prep, c),
+            Op::QuantizedConv(c) => crate::quantize::conv_channels_last(&prep, c),
             Op::MaxPool(o) => crate::pool::max_pool_channels_last(&prep, o),
             Op::AveragePool(o) => crate::pool::average_pool_channels_last(&prep, o),
             Op::Resize(o) => crate::resize::resize_channels_last(&prep, o),
@@ -153,7 +154,28 @@ impl Binder<'_> {
         let image = |v: ValueId| {
             self.ty(v).is_some_and(|(d, s)| *d == DType::F32 && matches!(s.rank(), 3 | 4) && !s.contains(&0))
         };
+        let bytes = |v: ValueId| {
+            let byte = |d: DType| matches!(d, DType::U8 | DType::I8);
+            self.ty(v).is_some_and(|(d, s)| byte(*d) && matches!(s.rank(), 3 | 4) && !s.contains(&0))
+        };
         match &node.op {
+            // Bytes have no kernels in plain order: what comes from elsewhere is brought into this one.
+            Op::QuantizedConv(c) if bytes(x) => {
+                let few = self.ty(x)?.1[1] <= 4 && c.group == 1 && !is_last(x);
+                let order = if few { Order::Plain } else { Order::ChannelsLast };
+                let mut wanted = vec![Some(Wanted { order, shape: self.ty(x)?.1.clone() })];
+                for v in &ins[1..ins.len().min(QuantizedConv::OWN)] {
+                    wanted.push(plain(v)?);
+                }
+                for v in ins.iter().skip(QuantizedConv::OWN) {
+                    wanted.push(broadcast(v, rank)?);
+                }
+                Some((node.op.clone(), wanted))
+            }
+            Op::MaxPool(_) if bytes(x) => {
+                let own = Wanted { order: Order::ChannelsLast, shape: self.ty(x)?.1.clone() };
+                Some((node.op.clone(), vec![Some(own)]))
+            }
             Op::Conv(c) if image(x) && out.0 == DType::F32 => {
                 let channels = self.ty(x)?.1[1];
                 let few = channels <= 4 && c.group == 1 && !is_last(x);

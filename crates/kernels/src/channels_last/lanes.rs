@@ -6,7 +6,7 @@ use crate::simd::{Level, Tier};
 ///
 /// # Safety
 /// Every method needs the instructions of its type; loads and stores reach `LANES` floats from `p`.
-pub(super) trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
     const LANES: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;

@@ -1,0 +1,399 @@
+//! Products of bytes, and what lies between bytes and real numbers.
+//!
+//! Scales and zero points are operands: nearly always constants, and read when a step runs.
+
+use crate::conv::{depthwise_of, sizes};
+use crate::epilogue::{Layout, Steps};
+use crate::native::{Built, Call, Fail, Known, Native, Prep, Stored};
+use crate::order::{Order, channels_last};
+use std::borrow::Cow;
+use std::sync::Arc;
+use tensormill_ir::ops::{BinaryKind, QuantizeLinear, QuantizedBinary, QuantizedConv, QuantizedMatMul};
+use tensormill_kernels::elementwise::{BinaryOp, binary_f32};
+use tensormill_kernels::packed::Packed;
+use tensormill_kernels::quantized::{
+    self as kernel, ByteMatrix, ByteWeights, Bytes, Output, Quantized, Scaling,
+    elementwise::{Both, Real},
+};
+use tensormill_tensor::{DType, Tensor};
+
+/// Operands of a product before those of its epilogue, in the order of the op.
+const X: usize = 0;
+const W: usize = 1;
+const BIAS: usize = 2;
+const X_SCALE: usize = 3;
+const X_ZERO: usize = 4;
+const W_SCALE: usize = 5;
+const W_ZERO: usize = 6;
+const Y_SCALE: usize = 7;
+const Y_ZERO: usize = 8;
+
+impl Stored for ByteWeights {
+    fn packed(&self) -> &Packed {
+        ByteWeights::packed(self)
+    }
+}
+
+fn is_byte(d: DType) -> bool {
+    matches!(d, DType::U8 | DType::I8)
+}
+
+/// Whether the operand, if given, has a single element.
+fn single(p: &Prep<'_>, i: usize) -> Result<(), Cow<'static, str>> {
+    match p.opt(i) {
+        Some(k) if k.len() != 1 => Err("scales or zero points that differ along an axis".into()),
+        _ => Ok(()),
+    }
+}
+
+/// The number in an operand of one byte; zero if it is left out.
+fn zero(c: &Call<'_, '_>, i: usize, signed: bool) -> Result<i32, Fail> {
+    match c.ins.get(i).copied().flatten() {
+        None => Ok(0),
+        Some(v) => {
+            let x = *v.bytes.first().ok_or_else(|| Fail(format!("operand {i} is empty")))?;
+            Ok(if signed { i32::from(x as i8) } else { i32::from(x) })
+        }
+    }
+}
+
+fn scale(c: &Call<'_, '_>, i: usize) -> Result<f32, Fail> {
+    c.get::<f32>(i)?.first().copied().ok_or_else(|| Fail(format!("operand {i} is empty")))
+}
+
+/// What a product needs to know of its operands' types.
+#[derive(Clone, Copy)]
+struct Types {
+    x_signed: bool,
+    /// Whether there is a bias.
+    bias: bool,
+    /// The sign of a quantized result; none for a real one.
+    y_signed: Option<bool>,
+}
+
+impl Types {
+    fn of(p: &Prep<'_>) -> Result<Types, Cow<'static, str>> {
+        let x = p.get(X)?;
+        if !is_byte(x.dtype) {
+            return Err(format!("no kernel for {}", x.dtype).into());
+        }
+        for i in [X_SCALE, X_ZERO, Y_SCALE, Y_ZERO] {
+            single(p, i)?;
+        }
+        let y_signed = match p.out_dtype() {
+            DType::F32 => None,
+            d if is_byte(d) => Some(d == DType::I8),
+            d => return Err(format!("no kernel for {d}").into()),
+        };
+        Ok(Types { x_signed: x.dtype == DType::I8, bias: p.opt(BIAS).is_some(), y_signed })
+    }
+
+    /// Calls `kernel` with the activation, what the numbers stand for, and the result with its epilogue.
+    fn run(
+        self,
+        c: &mut Call<'_, '_>,
+        steps: &Steps,
+        columns: usize,
+        kernel: impl FnOnce(Bytes<'_>, &Scaling<'_>, Output<'_>, &Call<'_, '_>) -> Result<(), Fail>,
+    ) -> Result<(), Fail> {
+        let x = Bytes { data: c.view(X)?.bytes, signed: self.x_signed };
+        let scaling = Scaling {
+            x_scale: scale(c, X_SCALE)?,
+            x_zero: zero(c, X_ZERO, self.x_signed)?,
+            scales: c.get::<f32>(W_SCALE)?,
+            bias: if self.bias { c.get::<f32>(BIAS)? } else { &[] },
+        };
+        match self.y_signed {
+            None => steps.run(c, |out, epilogue, c| {
+                let pitch = c.out_pitch::<f32>(columns);
+                kernel(x, &scaling, Output::Floats { out, pitch, epilogue }, c)
+            }),
+            Some(signed) => {
+                let to = Quantized { scale: scale(c, Y_SCALE)?, zero: zero(c, Y_ZERO, signed)?, signed };
+                steps.run_bytes(c, |out, epilogue, c| {
+                    let pitch = c.out_pitch::<u8>(columns);
+                    kernel(x, &scaling, Output::Bytes { out, pitch, epilogue, to }, c)
+                })
+            }
+        }
+    }
+}
+
+/// A constant of bytes.
+fn constant<'a>(k: &Known<'a>) -> Result<(&'a Tensor, bool), Cow<'static, str>> {
+    let t = k.constant.filter(|t| is_byte(t.dtype())).ok_or("weights known only at run time")?;
+    Ok((t, t.dtype() == DType::I8))
+}
+
+/// The zero points of constant weights.
+fn zeros(p: &Prep<'_>, i: usize) -> Result<Vec<i32>, Cow<'static, str>> {
+    let Some(k) = p.opt(i) else { return Ok(vec![]) };
+    let known = k.known.or(k.constant).ok_or("zero points of weights known only at run time")?;
+    let zeros = known.to_i64_vec().map_err(|e| e.to_string())?;
+    Ok(zeros.into_iter().map(|z| z as i32).collect())
+}
+
+/// Weights packed once for the node.
+fn packed(p: &Prep<'_>, from: &Tensor, matrix: &ByteMatrix<'_>) -> Result<Arc<ByteWeights>, String> {
+    let sizes: Vec<usize> =
+        [matrix.taps, matrix.channels, matrix.columns].into_iter().chain(matrix.strides).collect();
+    p.weights.get_stored(
+        p.pool,
+        (p.node, "bytes", 0),
+        from,
+        &sizes,
+        |packed| ByteWeights::from_packed(p.pool.level(), matrix, packed),
+        || ByteWeights::pack(p.pool, matrix),
+    )
+}
+
+/// A convolution whose result has its channels last; so has its operand, unless it is in plain order.
+pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
+    let types = Types::of(p)?;
+    let (x, w) = (p.get(X)?, p.get(W)?);
+    if !(3..=4).contains(&x.shape.len()) || x.shape.len() != w.shape.len() {
+        return Err("kernels have one or two spatial axes".into());
+    }
+    let (weights, signed) = constant(&w)?;
+    let zeros = zeros(p, W_ZERO)?;
+    let (channels, kernels) = (x.shape[1], w.shape[0]);
+    let each = op.group == channels && kernels == channels && channels > 1;
+    let shape = sizes(&op.plain(), x.shape, w.shape)?;
+    let out = channels_last(p.out());
+    if shape.output_len() != out.numel() || shape.weights_len() != w.len() || out.contains(&0) {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    if op.group != 1 && !each {
+        return Err("no kernel of bytes for these groups".into());
+    }
+    let outs = [(p.out_dtype(), out.clone())];
+    let memory = Prep { outs: &outs, ..*p };
+    let rank = out.rank();
+    let by_pixel = Layout { rows: rank - 2, columns: rank - 1..rank, merged: true };
+    let steps = Steps::plan(&memory, &op.epilogue, Some(&by_pixel))?;
+    if types.y_signed.is_some() && !steps.all_hot() {
+        return Err("an operand of the epilogue lies in a way of its own".into());
+    }
+    let flops = shape.flops() as u64;
+    let planes = x.order == Order::Plain;
+    let mut native = if each {
+        if planes {
+            return Err("the kernel wants channels last".into());
+        }
+        let packed = depthwise_of(p, &shape, weights, &zeros)?;
+        Native::new("int8-depthwise", move |c| {
+            types.run(c, &steps, kernels, |x, scaling, output, c| {
+                Ok(kernel::depthwise::depthwise(c.pool, &shape, x, &packed, scaling, output)?)
+            })
+        })?
+    } else {
+        let taps: usize = w.shape[2..].iter().product();
+        let matrix = ByteMatrix {
+            data: weights.bytes(),
+            signed,
+            taps,
+            channels,
+            columns: kernels,
+            strides: [1, taps, taps * channels],
+            zeros: &zeros,
+        };
+        let packed = packed(p, weights, &matrix)?;
+        Native::new("int8-conv", move |c| {
+            types.run(c, &steps, kernels, |x, scaling, output, c| {
+                let order = if planes { kernel::Order::Planes } else { kernel::Order::Pixels(channels) };
+                Ok(kernel::conv::conv(c.pool, &shape, x, order, &packed, scaling, output)?)
+            })
+        })?
+    };
+    native.packed = Some(W);
+    native.flops = flops;
+    native.reason = format!("{:?} by {:?}", x.shape, w.shape);
+    Ok(native)
+}
+
+/// The matrix that a constant right operand is, and its zero points.
+fn matrix<'a>(
+    weights: &'a Tensor,
+    signed: bool,
+    trans: bool,
+    zeros: &'a [i32],
+) -> Result<ByteMatrix<'a>, Cow<'static, str>> {
+    let [a, b] = weights.shape()[..] else { return Err("weights are no matrix".into()) };
+    let (depth, columns, strides) = if trans { (b, a, [0, 1, b]) } else { (a, b, [0, b, 1]) };
+    Ok(ByteMatrix { data: weights.bytes(), signed, taps: 1, channels: depth, columns, strides, zeros })
+}
+
+pub(crate) fn matmul(p: &Prep<'_>, op: &QuantizedMatMul) -> Built {
+    if p.get(X)?.dtype == DType::F32 {
+        return Err("no kernel for real numbers by integers".into());
+    }
+    let types = Types::of(p)?;
+    if op.block_size != 0 {
+        return Err("no kernel for bytes in blocks".into());
+    }
+    let (x, w) = (p.get(X)?, p.get(W)?);
+    let (weights, signed) = constant(&w)?;
+    let zeros = zeros(p, W_ZERO)?;
+    let matrix = matrix(weights, signed, op.trans_b, &zeros)?;
+    let (depth, columns) = (matrix.channels, matrix.columns);
+    if depth == 0 || x.shape.last() != Some(&depth) {
+        return Err("no depth".into());
+    }
+    let rows = x.len() / depth;
+    let out = p.out();
+    if out.numel() != rows * columns {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    let rank = out.rank();
+    let layout = Layout { rows: rank.saturating_sub(2), columns: rank - 1..rank, merged: true };
+    let steps = Steps::plan(p, &op.epilogue, (rank > 1).then_some(&layout))?;
+    if types.y_signed.is_some() && !steps.all_hot() {
+        return Err("an operand of the epilogue lies in a way of its own".into());
+    }
+    let packed = packed(p, weights, &matrix)?;
+    let mut native = Native::new("int8-linear", move |c| {
+        types.run(c, &steps, columns, |x, scaling, output, c| {
+            Ok(kernel::conv::linear(c.pool, rows, x, depth, &packed, scaling, output)?)
+        })
+    })?;
+    native.packed = Some(W);
+    native.flops = 2 * (rows * columns) as u64 * depth as u64;
+    native.reason = format!("{rows}x{depth}x{columns}, constant right operand");
+    Ok(native)
+}
+
+/// A product of integers with integers as the result.
+pub(crate) fn matmul_integer(p: &Prep<'_>) -> Built {
+    let (a, b) = (p.get(0)?, p.get(1)?);
+    if !is_byte(a.dtype) || b.shape.len() != 2 {
+        return Err("no kernel for these operands".into());
+    }
+    single(p, 2)?;
+    let (weights, signed) = constant(&b)?;
+    let zeros = zeros(p, 3)?;
+    let matrix = matrix(weights, signed, false, &zeros)?;
+    let (depth, columns) = (matrix.channels, matrix.columns);
+    if depth == 0 || a.shape.last() != Some(&depth) {
+        return Err("no depth".into());
+    }
+    let (rows, a_signed) = (a.len() / depth, a.dtype == DType::I8);
+    if p.out().numel() != rows * columns || !(zeros.len() <= 1 || zeros.len() == columns) {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    let packed = packed(p, weights, &matrix)?;
+    let mut native = Native::new("int8-sums", move |c| {
+        let x = Bytes { data: c.view(0)?.bytes, signed: a_signed };
+        let scaling = Scaling { x_scale: 1.0, x_zero: zero(c, 2, a_signed)?, scales: &[], bias: &[] };
+        let pool = c.pool;
+        let out = Output::Sums(c.out::<i32>(0)?);
+        Ok(kernel::conv::linear(pool, rows, x, depth, &packed, &scaling, out)?)
+    })?;
+    native.packed = Some(1);
+    native.flops = 2 * (rows * columns) as u64 * depth as u64;
+    Ok(native)
+}
+
+/// Quantization by the range of the numbers themselves.
+pub(crate) fn dynamic_quantize(p: &Prep<'_>) -> Built {
+    p.need(0, DType::F32)?;
+    Native::new("quantize-by-range", |c| {
+        let (pool, x) = (c.pool, c.get::<f32>(0)?);
+        let (scale, zero) = kernel::elementwise::range(pool, x);
+        // Of zeros only, any scale will do.
+        let divisor = if scale == 0.0 { 1.0 } else { scale };
+        let to = Quantized { scale: divisor, zero: i32::from(zero), signed: false };
+        kernel::elementwise::quantize(pool, x, to, c.out::<u8>(0)?)?;
+        if let Some(to) = c.out::<f32>(1)?.first_mut() {
+            *to = scale;
+        }
+        if let Some(to) = c.out::<u8>(2)?.first_mut() {
+            *to = zero;
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn quantize(p: &Prep<'_>, op: &QuantizeLinear) -> Built {
+    p.need(0, DType::F32)?;
+    p.need(1, DType::F32)?;
+    single(p, 1)?;
+    single(p, 2)?;
+    if !is_byte(p.out_dtype()) || op.precision.is_some_and(|d| d != DType::F32) || op.block_size != 0 {
+        return Err("no kernel for this type".into());
+    }
+    let signed = p.out_dtype() == DType::I8;
+    Native::new("quantize", move |c| {
+        let (pool, x) = (c.pool, c.get::<f32>(0)?);
+        let to = Quantized { scale: scale(c, 1)?, zero: zero(c, 2, signed)?, signed };
+        Ok(kernel::elementwise::quantize(pool, x, to, c.out::<u8>(0)?)?)
+    })
+}
+
+pub(crate) fn dequantize(p: &Prep<'_>) -> Built {
+    let x = p.get(0)?;
+    p.need(1, DType::F32)?;
+    single(p, 1)?;
+    single(p, 2)?;
+    if !is_byte(x.dtype) || p.out_dtype() != DType::F32 {
+        return Err("no kernel for this type".into());
+    }
+    let signed = x.dtype == DType::I8;
+    Native::new("dequantize", move |c| {
+        let pool = c.pool;
+        let x = Bytes { data: c.view(0)?.bytes, signed };
+        let x = Real { x, scale: scale(c, 1)?, zero: zero(c, 2, signed)? };
+        Ok(kernel::elementwise::dequantize(pool, x, c.out::<f32>(0)?)?)
+    })
+}
+
+pub(crate) fn binary(p: &Prep<'_>, op: &QuantizedBinary) -> Built {
+    let kind = match op.kind {
+        BinaryKind::Add => Both::Add,
+        BinaryKind::Mul => Both::Mul,
+        _ => return Err("no kernel for this function of bytes".into()),
+    };
+    for i in 2..8 {
+        single(p, i)?;
+    }
+    let (a, b) = (p.get(0)?, p.get(1)?);
+    let (a_signed, b_signed, signed) =
+        (a.dtype == DType::I8, b.dtype == DType::I8, p.out_dtype() == DType::I8);
+    let relu = op.relu;
+    let operands = move |c: &Call<'_, '_>| -> Result<_, Fail> {
+        let real = |i: usize, signed: bool| -> Result<_, Fail> {
+            Ok((scale(c, 2 + 2 * i)?, zero(c, 3 + 2 * i, signed)?))
+        };
+        let to = Quantized { scale: scale(c, 6)?, zero: zero(c, 7, signed)?, signed };
+        Ok((real(0, a_signed)?, real(1, b_signed)?, to))
+    };
+    if a.shape == b.shape {
+        return Native::new("int8-binary", move |c| {
+            let ((a_scale, a_zero), (b_scale, b_zero), to) = operands(c)?;
+            let pool = c.pool;
+            let x = Bytes { data: c.view(0)?.bytes, signed: a_signed };
+            let y = Bytes { data: c.view(1)?.bytes, signed: b_signed };
+            let a = Real { x, scale: a_scale, zero: a_zero };
+            let b = Real { x: y, scale: b_scale, zero: b_zero };
+            Ok(kernel::elementwise::binary(pool, kind, a, b, relu, to, c.out::<u8>(0)?)?)
+        });
+    }
+    let (a_dims, b_dims, dims) = (a.shape.to_vec(), b.shape.to_vec(), p.out().clone());
+    Native::new("int8-binary-broadcast", move |c| {
+        let ((a_scale, a_zero), (b_scale, b_zero), to) = operands(c)?;
+        let pool = c.pool;
+        let real = |i: usize, scale, zero, signed| -> Result<Vec<f32>, Fail> {
+            let data = c.view(i)?.bytes;
+            let mut out = vec![0.0; data.len()];
+            kernel::elementwise::dequantize(pool, Real { x: Bytes { data, signed }, scale, zero }, &mut out)?;
+            Ok(out)
+        };
+        let (x, y) = (real(0, a_scale, a_zero, a_signed)?, real(1, b_scale, b_zero, b_signed)?);
+        let mut out = vec![0.0; dims.numel()];
+        let f = if kind == Both::Add { BinaryOp::Add } else { BinaryOp::Mul };
+        binary_f32(pool, f, (&x, &a_dims), (&y, &b_dims), (&mut out, &dims))?;
+        if relu {
+            out.iter_mut().for_each(|x| *x = x.max(0.0));
+        }
+        Ok(kernel::elementwise::quantize(pool, &out, to, c.out::<u8>(0)?)?)
+    })
+}
