@@ -1,6 +1,10 @@
 //! Random graphs and inputs, and the comparison of two graphs by evaluation: for tests, golden files
 //! and fuzz targets.
 
+mod quantized;
+
+pub use quantized::random_quantized;
+
 use crate::Numerics;
 use tensormill_ir::{
     Bindings, Graph, GraphBuilder, IrError, TensorType, Type, ValueId,
@@ -144,8 +148,12 @@ fn ill_conditioned(g: &Graph, inputs: &[Value], limits: &EvalLimits<'_>) -> bool
     const NEAR: f64 = 1e-4;
     let at_zero: fn(f64) -> bool = |x| x.abs() < NEAR;
     let at_integer: fn(f64) -> bool = |x| (x - x.round()).abs() < NEAR * x.abs().max(1.0);
-    let steps = g.nodes().filter(|(_, n)| matches!(n.op, Op::QuantizeLinear(_)));
-    let (x, by): (Vec<_>, Vec<_>) = steps.filter_map(|(_, n)| Some((n.input(0)?, n.input(1)?))).unzip();
+    let steps = g.nodes().filter_map(|(_, n)| match n.op {
+        Op::QuantizeLinear(_) => Some((n.input(0)?, n.input(1)?)),
+        Op::DynamicQuantize(_) => Some((n.input(0)?, n.outputs[1])),
+        _ => None,
+    });
+    let (x, by): (Vec<_>, Vec<_>) = steps.unzip();
     let (Ok(x), Ok(by)) = (interpret_values(g, inputs, &x, limits), interpret_values(g, inputs, &by, limits))
     else {
         return false;
