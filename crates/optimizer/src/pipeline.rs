@@ -29,7 +29,8 @@ impl Pipeline {
         ("basic", "fold constants and remove what is dead, double or does nothing"),
         (
             "default",
-            "all of basic, and fuse: activations, biases and residuals into products, GELU and its kin",
+            "all of basic, and fuse: activations, biases and residuals into products, GELU and its kin, integers \
+             instead of steps of quantization",
         ),
     ];
 
@@ -42,14 +43,17 @@ impl Pipeline {
     pub fn by_name(name: &str) -> Option<Self> {
         let basic = || Stage(vec![simplify::pass(), Box::new(simplify::Common), Box::new(simplify::Refine)]);
         let dead = || Stage(vec![Box::new(simplify::Dead)]);
+        // What is folded then may be all that others wait for.
+        let unpack = || Stage(vec![fuse::unpack(), simplify::pass()]);
         Some(match name {
             "none" => Pipeline { name: "none", stages: vec![] },
-            "basic" => Pipeline { name: "basic", stages: vec![dead(), basic()] },
+            "basic" => Pipeline { name: "basic", stages: vec![dead(), basic(), unpack()] },
             "default" => Pipeline {
                 name: "default",
                 stages: vec![
                     dead(),
                     basic(),
+                    Stage(vec![fuse::integers(), Box::new(simplify::Common)]),
                     Stage(vec![
                         fuse::patterns(),
                         fuse::weights(),
@@ -57,6 +61,7 @@ impl Pipeline {
                         Box::new(simplify::Common),
                     ]),
                     Stage(vec![fuse::epilogues(), Box::new(simplify::Common)]),
+                    unpack(),
                 ],
             },
             _ => return None,
@@ -73,6 +78,8 @@ impl Pipeline {
             "patterns" => fuse::patterns(),
             "weights" => fuse::weights(),
             "epilogues" => fuse::epilogues(),
+            "integers" => fuse::integers(),
+            "unpack" => fuse::unpack(),
             _ => return None,
         })
     }

@@ -1,6 +1,10 @@
 //! Random graphs and inputs, and the comparison of two graphs by evaluation: for tests, golden files
 //! and fuzz targets.
 
+mod quantized;
+
+pub use quantized::random_quantized;
+
 use crate::Numerics;
 use tensormill_ir::{
     Bindings, Graph, GraphBuilder, IrError, TensorType, Type, ValueId,
@@ -72,6 +76,11 @@ impl Bytes {
             Tensor::from_strings(shape, (0..n).map(|_| format!("s{}", self.below(5))).collect())
         } else if dtype.is_float() {
             Tensor::from_f64s(dtype, shape, (0..n).map(|_| self.float()).collect::<Vec<_>>())
+        } else if dtype.is_int() && dtype.bits() <= 8 {
+            // Quantized numbers: all there are.
+            let low = if dtype.is_unsigned_int() { 0 } else { 1i64 << (dtype.bits() - 1) };
+            let all = 1 << dtype.bits();
+            Tensor::from_i64s(dtype, shape, (0..n).map(|_| self.below(all) as i64 - low).collect::<Vec<_>>())
         } else if dtype.is_int() {
             let low = if dtype.is_unsigned_int() { 0 } else { 2 };
             Tensor::from_i64s(dtype, shape, (0..n).map(|_| self.below(4) as i64 - low).collect::<Vec<_>>())
@@ -132,12 +141,26 @@ pub fn compare(a: &Graph, b: &Graph, inputs: &[Value], numerics: Numerics) -> Re
 }
 
 /// Whether an op that jumps meets a number so near its jump that another rounding, or the other sign of a
-/// zero, may come out on the other side of it.
+/// zero, may come out on the other side of it. Quantization jumps between integers, so where this says no, the
+/// integers of both graphs must be equal.
 fn ill_conditioned(g: &Graph, inputs: &[Value], limits: &EvalLimits<'_>) -> bool {
     /// How far a rewrite may move a number, relative to 1.
     const NEAR: f64 = 1e-4;
     let at_zero: fn(f64) -> bool = |x| x.abs() < NEAR;
     let at_integer: fn(f64) -> bool = |x| (x - x.round()).abs() < NEAR * x.abs().max(1.0);
+    let steps = g.nodes().filter_map(|(_, n)| match n.op {
+        Op::QuantizeLinear(_) => Some((n.input(0)?, n.input(1)?)),
+        Op::DynamicQuantize(_) => Some((n.input(0)?, n.outputs[1])),
+        _ => None,
+    });
+    let (x, by): (Vec<_>, Vec<_>) = steps.unzip();
+    let (Ok(x), Ok(by)) = (interpret_values(g, inputs, &x, limits), interpret_values(g, inputs, &by, limits))
+    else {
+        return false;
+    };
+    if x.iter().zip(&by).any(|(x, by)| near_tie(x, by)) {
+        return true;
+    }
     let watched: Vec<(ValueId, fn(f64) -> bool)> = g
         .nodes()
         .filter_map(|(_, n)| {
@@ -161,6 +184,16 @@ fn ill_conditioned(g: &Graph, inputs: &[Value], limits: &EvalLimits<'_>) -> bool
         let Value::Tensor(t) = v else { return false };
         t.dtype().is_float() && t.to_f64_vec().is_ok_and(|x| x.into_iter().any(near))
     })
+}
+
+/// Whether a number is, by one scale, near the middle between two integers.
+fn near_tie(x: &Value, scale: &Value) -> bool {
+    /// How far a rewrite may move a number, in steps.
+    const NEAR: f64 = 2e-4;
+    let (Value::Tensor(x), Value::Tensor(scale)) = (x, scale) else { return false };
+    let (Ok(x), Ok(scale)) = (x.to_f64_vec(), scale.to_f64_vec()) else { return false };
+    let [scale] = scale[..] else { return false };
+    x.iter().map(|x| (x / scale).abs()).any(|x| x < 256.0 && (x - x.floor() - 0.5).abs() < NEAR)
 }
 
 fn agree(x: &Tensor, y: &Tensor, numerics: Numerics) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tensormill_ir::{Graph, text};
 use tensormill_optimizer::{
     Numerics, OptOptions, Pipeline,
-    testing::{Bytes, compare, random_graph, random_inputs},
+    testing::{Bytes, compare, random_graph, random_inputs, random_quantized},
 };
 use tensormill_reference::{EvalLimits, interpret};
 
@@ -47,6 +47,19 @@ fn round_trips(g: &Graph) {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 400, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn quantized_networks_keep_their_integers(data in prop::collection::vec(any::<u8>(), 200..1500), seed: u64) {
+        let mut bytes = Bytes::new(data);
+        let nodes = 2 + bytes.below(9);
+        let g = random_quantized(&mut bytes, nodes).expect("a valid graph");
+        round_trips(&g);
+        holds(&g, Numerics::Exact, seed);
+        holds(&g, Numerics::Reassociates, seed);
+        if let Some(o) = optimized(&g, &OptOptions::default()) {
+            round_trips(&o);
+        }
+    }
+
     #[test]
     fn optimized_equals_unoptimized(data in prop::collection::vec(any::<u8>(), 60..400), seed: u64) {
         let mut bytes = Bytes::new(data);
@@ -130,3 +143,29 @@ fn large_graphs_take_little_time() {
     }
     assert!(took.as_secs_f64() < 5.0, "{nodes} nodes took {took:?}\n{log}");
 }
+
+#[test]
+fn random_quantized_networks_meet_every_rule() {
+    let mut applied = vec![0u64; RULES.len()];
+    for seed in 0..300 {
+        let g = random_quantized(&mut Bytes::seeded(seed, 1500), 8).expect("a valid graph");
+        let mut o = g.clone();
+        let log = Pipeline::by_name("default").expect("a named pipeline").run(&mut o, &OptOptions::default());
+        let log = log.expect("a graph that runs");
+        RULES.iter().zip(&mut applied).for_each(|(r, n)| *n += log.rewrites_of(r));
+    }
+    assert!(applied.iter().all(|n| *n >= 5), "{RULES:?} were applied {applied:?} times");
+}
+
+/// The rules that random quantized networks are for.
+const RULES: [&str; 9] = [
+    "quantized_twice",
+    "clamp_before_quantize",
+    "quantized_conv",
+    "quantized_matmul",
+    "dynamic_matmul",
+    "quantized_binary",
+    "move_integers",
+    "concat_integers",
+    "store_quantized",
+];

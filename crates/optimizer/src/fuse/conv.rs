@@ -83,7 +83,7 @@ fn rewrite(g: &Graph, c: &Weighted<'_>, scale: Option<&[f64]>, bias: Vec<f64>, o
 }
 
 /// The elements of a constant that broadcasts along the channels of a result, one a channel.
-fn per_channel(g: &Graph, c: ValueId, y: ValueId, channels: usize) -> Option<Vec<f64>> {
+pub(super) fn per_channel(g: &Graph, c: ValueId, y: ValueId, channels: usize) -> Option<Vec<f64>> {
     let t = g.constant(c)?;
     let v = t.to_f64_vec().ok()?;
     if let [one] = v[..] {

@@ -7,6 +7,7 @@ mod gated;
 mod gelu;
 mod layer_norm;
 mod product;
+mod quantized;
 mod weights;
 
 pub use attention::{Attention, AttentionOfRows};
@@ -15,6 +16,11 @@ pub use epilogue::Epilogue;
 pub use gated::{HardSwish, Mish, Swish};
 pub use gelu::{Gelu, GeluTanh};
 pub use layer_norm::{Normalize, NormalizeBias};
+pub use quantized::{
+    ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
+    QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
+    Unpack,
+};
 pub use weights::ScaleIntoMatMul;
 
 use crate::{driver::RuleSet, pass::Pass, simplify::Fold};
@@ -37,6 +43,31 @@ pub fn patterns() -> Box<dyn Pass> {
     ))
 }
 
+/// Computes with integers what stands between steps of quantization.
+pub fn integers() -> Box<dyn Pass> {
+    Box::new(RuleSet::new(
+        "integers",
+        vec![
+            Box::new(QuantizedTwice),
+            Box::new(ClampBeforeQuantize),
+            Box::new(QuantizedConvs),
+            Box::new(QuantizedMatMuls),
+            Box::new(DynamicMatMul),
+            Box::new(DynamicConv),
+            Box::new(QuantizedBinaryOps),
+            Box::new(MoveIntegers),
+            Box::new(ConcatIntegers),
+            Box::new(SplitIntegers),
+            Box::new(GatherIntegers),
+        ],
+    ))
+}
+
+/// Expands constants of integers that no op on integers took.
+pub fn unpack() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("unpack", vec![Box::new(Unpack)]))
+}
+
 /// Works what follows a product or convolution with constant weights into weights and bias.
 pub fn weights() -> Box<dyn Pass> {
     Box::new(RuleSet::new(
@@ -52,7 +83,7 @@ pub fn weights() -> Box<dyn Pass> {
     ))
 }
 
-/// Collects elementwise steps after products into their epilogues.
+/// Collects elementwise steps after products into their epilogues, and the quantization after them.
 pub fn epilogues() -> Box<dyn Pass> {
-    Box::new(RuleSet::new("epilogues", vec![Box::new(Epilogue)]))
+    Box::new(RuleSet::new("epilogues", vec![Box::new(Epilogue), Box::new(StoreQuantized)]))
 }

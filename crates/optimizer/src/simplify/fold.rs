@@ -35,50 +35,66 @@ impl Rule for Fold {
     }
 
     fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
-        let node = g.node(at);
-        if matches!(node.op, Op::Const(_)) || node.op.is_random() {
-            return Outcome::NoMatch;
+        if keeps_integers(g, g.node(at)) {
+            return Outcome::Declined("integers wait for products that take them as they are");
         }
-        if let Some(tensors) = node.outputs.iter().map(|v| known_elements(g, *v)).collect::<Option<Vec<_>>>()
-        {
-            return replace(node, tensors);
-        }
-        let Some(operands) = constants(g, node) else { return Outcome::NoMatch };
-        if swaps_for_products(g, node) {
-            return Outcome::Declined("the products that read it transpose by themselves");
-        }
-        let before: usize = private_bytes(g, node, cx);
-        let mut after = 0;
-        for v in &node.outputs {
-            let Some(bytes) = tensor(g, *v).and_then(byte_len) else {
-                return Outcome::Declined("its size is not known before it is computed");
-            };
-            after += bytes;
-        }
-        let growth = after.saturating_sub(before);
-        if after > cx.options.fold_bytes {
-            return Outcome::Declined("the constant would exceed the bytes of one fold");
-        }
-        if growth > SMALL && !cx.may_grow(growth) {
-            return Outcome::Declined("the constants would grow past their budget");
-        }
-        if work(g, node, &operands) > MAX_WORK {
-            return Outcome::Declined("computing it here would take too long");
-        }
-        let limits =
-            EvalLimits { max_elements: after.saturating_mul(8).max(64), max_trips: MAX_TRIPS, cancel: None };
-        let refs: Vec<Option<&Value>> = operands.iter().map(Option::as_ref).collect();
-        // What fails here fails in a run too, if a run ever gets there.
-        let Ok(results) = eval(&node.op, &refs, &limits) else {
-            return Outcome::Declined("it cannot be computed");
-        };
-        let Some(tensors) = results.into_iter().map(|v| v.into_tensor().ok()).collect::<Option<Vec<_>>>()
-        else {
-            return Outcome::Declined("its result is not a tensor");
-        };
-        cx.grow(growth);
-        replace(node, tensors)
+        fold_node(g, at, cx)
     }
+}
+
+/// Whether a node makes real numbers of constant integers of a byte or less: a quarter of the bytes, that
+/// products may read as they are.
+pub(crate) fn keeps_integers(g: &Graph, node: &Node) -> bool {
+    matches!(node.op, Op::DequantizeLinear(_))
+        && node
+            .input(0)
+            .and_then(|x| g.constant(x))
+            .is_some_and(|t| t.dtype().is_int() && t.dtype().bits() <= 8)
+}
+
+/// Computes a node that depends on constants alone.
+pub(crate) fn fold_node(g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
+    let node = g.node(at);
+    if matches!(node.op, Op::Const(_)) || node.op.is_random() {
+        return Outcome::NoMatch;
+    }
+    if let Some(tensors) = node.outputs.iter().map(|v| known_elements(g, *v)).collect::<Option<Vec<_>>>() {
+        return replace(node, tensors);
+    }
+    let Some(operands) = constants(g, node) else { return Outcome::NoMatch };
+    if swaps_for_products(g, node) {
+        return Outcome::Declined("the products that read it transpose by themselves");
+    }
+    let before: usize = private_bytes(g, node, cx);
+    let mut after = 0;
+    for v in &node.outputs {
+        let Some(bytes) = tensor(g, *v).and_then(byte_len) else {
+            return Outcome::Declined("its size is not known before it is computed");
+        };
+        after += bytes;
+    }
+    let growth = after.saturating_sub(before);
+    if after > cx.options.fold_bytes {
+        return Outcome::Declined("the constant would exceed the bytes of one fold");
+    }
+    if growth > SMALL && !cx.may_grow(growth) {
+        return Outcome::Declined("the constants would grow past their budget");
+    }
+    if work(g, node, &operands) > MAX_WORK {
+        return Outcome::Declined("computing it here would take too long");
+    }
+    let limits =
+        EvalLimits { max_elements: after.saturating_mul(8).max(64), max_trips: MAX_TRIPS, cancel: None };
+    let refs: Vec<Option<&Value>> = operands.iter().map(Option::as_ref).collect();
+    // What fails here fails in a run too, if a run ever gets there.
+    let Ok(results) = eval(&node.op, &refs, &limits) else {
+        return Outcome::Declined("it cannot be computed");
+    };
+    let Some(tensors) = results.into_iter().map(|v| v.into_tensor().ok()).collect::<Option<Vec<_>>>() else {
+        return Outcome::Declined("its result is not a tensor");
+    };
+    cx.grow(growth);
+    replace(node, tensors)
 }
 
 fn replace(node: &Node, tensors: Vec<Tensor>) -> Outcome {
@@ -191,5 +207,7 @@ fn is_linear(kind: OpKind) -> bool {
             | Split
             | Slice
             | ArgReduce
+            | QuantizeLinear
+            | DequantizeLinear
     )
 }

@@ -14,6 +14,7 @@ pub use clip::ClampConstants;
 pub use common::Common;
 pub use dead::{Dead, Refine};
 pub use fold::Fold;
+pub(crate) use fold::{fold_node, keeps_integers};
 pub use idempotent::{CastOfCast, UnaryOfUnary};
 pub use identity::{NegativeZero, Neutral};
 pub use movement::{ConcatEmpty, Unmoved};
