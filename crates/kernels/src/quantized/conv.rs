@@ -232,12 +232,12 @@ fn product(
         return Ok(());
     }
     let bias = if s.bias.is_empty() { 0 } else { columns };
-    scratch::with_plain::<i32, _>(columns, |offsets| {
+    scratch::with_plain::<i32, _>(columns, |starts| {
         scratch::with(columns + bias, |reals| {
             let depth = w.depth() as i32;
-            for (j, (to, sum)) in offsets.iter_mut().zip(w.sums()).enumerate() {
+            for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
                 let without = depth.wrapping_mul(w.zeros.get(j).copied().unwrap_or(0));
-                *to = i32::from(zero).wrapping_mul(sum.wrapping_sub(without));
+                *to = i32::from(zero).wrapping_mul(without.wrapping_sub(sum));
             }
             let (scales, biases) = reals.split_at_mut(columns);
             for (j, to) in scales.iter_mut().enumerate() {
@@ -246,7 +246,7 @@ fn product(
                 *to = s.x_scale * scale / per_step;
             }
             biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
-            let finish = Finish { offsets, scales, bias: biases, zeros: &w.zeros };
+            let finish = Finish { starts, scales, bias: biases, zeros: &w.zeros };
             share(pool, g, (x, order, zero), w, &finish, &target)
         })?
     })?

@@ -2,11 +2,12 @@
 //! the whole depth, and what turns its sums into results.
 
 use crate::channels_last::conv::tile::Finish as Floats;
-use crate::simd::integer::{Base, Sums};
+use crate::simd::integer::{Base, Narrow, Sums};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::{Bytes512, Words256, Words512};
 use crate::simd::vector::Vector;
 use crate::simd::{Level, Tier};
+use std::ops::Range;
 
 /// Most rows of a tile in any form.
 pub(crate) const MAX_ROWS: usize = 12;
@@ -141,11 +142,19 @@ pub(crate) struct Steps {
     pub flip: i32,
 }
 
-/// What a sum of products becomes: `(sum - offset - row_sum * zero) * scale + bias`.
+impl Steps {
+    /// The same limits among bytes: rounding keeps the order of numbers.
+    pub(crate) fn narrow(&self) -> Narrow {
+        let byte = |x: f32| (x.round_ties_even() + self.zero as f32).clamp(0.0, 255.0) as u8;
+        Narrow { zero: self.zero as i16, low: byte(self.low), high: byte(self.high), flip: self.flip as u8 }
+    }
+}
+
+/// What a sum of products becomes: `(start + sum - row_sum * zero) * scale + bias`.
 #[derive(Clone, Copy)]
 pub(crate) struct Finish<'a> {
-    /// For each column, as the others.
-    pub offsets: &'a [i32],
+    /// What sums begin with; for each column, as the others.
+    pub starts: &'a [i32],
     pub scales: &'a [f32],
     /// Empty for none.
     pub bias: &'a [f32],
@@ -174,10 +183,18 @@ pub(crate) struct Tile<'a, X> {
 pub(crate) type Room = [i32; MAX_ROWS * MAX_COLUMNS];
 
 #[inline(always)]
-unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>, room: &mut Room) {
+unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
+    t: &Tile<'_, S::X>,
+    starts: &[i32],
+    room: &mut Room,
+) {
     // SAFETY: all pointer steps stay inside what the contract of `tile` gives.
     unsafe {
-        let mut acc = [[S::zero(); NV]; MR];
+        let mut start = [S::zero(); NV];
+        for v in 0..NV {
+            start[v] = first(&starts[(v * S::LANES).min(starts.len())..]);
+        }
+        let mut acc = [start; MR];
         let step = NV * S::LANES * S::GROUP;
         let mut b = t.b;
         for &run in t.runs {
@@ -237,20 +254,38 @@ struct Columns<'a, S: Sums> {
     /// Sums from one row to the next.
     pitch: usize,
     row_sums: &'a [i32],
-    offsets: S,
     zeros: S,
     scales: S::Floats,
     bias: S::Floats,
 }
 
-impl<S: Sums> Columns<'_, S> {
+impl<'a, S: Sums> Columns<'a, S> {
+    /// Those of a tile from `at` on, which are `range` of all.
+    ///
+    /// # Safety
+    /// `S`'s instructions are available.
+    #[inline(always)]
+    unsafe fn new(t: &Tile<'a, S::X>, f: &Finish<'_>, room: &Room, at: usize, range: Range<usize>) -> Self {
+        // SAFETY: forwarded.
+        unsafe {
+            Columns {
+                sums: room[at..].as_ptr(),
+                pitch: t.vectors * S::LANES,
+                row_sums: t.row_sums,
+                zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
+                scales: floats::<S>(&f.scales[range.clone()]),
+                bias: if f.bias.is_empty() { S::Floats::splat(0.0) } else { floats::<S>(&f.bias[range]) },
+            }
+        }
+    }
+
     /// # Safety
     /// `S`'s instructions are available, and there are sums of row `i`.
     #[inline(always)]
     unsafe fn exact(&self, i: usize) -> S {
         // SAFETY: forwarded.
         unsafe {
-            let sum = S::sub(S::load(self.sums.add(i * self.pitch)), self.offsets);
+            let sum = S::load(self.sums.add(i * self.pitch));
             if self.row_sums.is_empty() {
                 return sum;
             }
@@ -284,6 +319,10 @@ impl<S: Sums> Columns<'_, S> {
 /// As [`tile`].
 #[inline(always)]
 unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
+    if let (To::Bytes { to, pitch, steps }, true) = (t.to, t.columns == 2 * S::LANES && t.vectors == 2) {
+        // SAFETY: forwarded; the tile has both vectors.
+        return unsafe { whole_bytes::<S>(t, f, room, to, pitch, steps) };
+    }
     for v in 0..t.vectors {
         let at = v * S::LANES;
         let n = t.columns.saturating_sub(at).min(S::LANES);
@@ -295,7 +334,6 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
                 sums: room[at..].as_ptr(),
                 pitch: t.vectors * S::LANES,
                 row_sums: t.row_sums,
-                offsets: first(&f.offsets[range.clone()]),
                 zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
                 scales: floats::<S>(&f.scales[range.clone()]),
                 bias: if f.bias.is_empty() {
@@ -332,6 +370,32 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// As [`finish`], for bytes in two whole vectors: they are narrowed together.
+#[inline(always)]
+unsafe fn whole_bytes<S: Sums>(
+    t: &Tile<'_, S::X>,
+    f: &Finish<'_>,
+    room: &Room,
+    to: *mut u8,
+    pitch: usize,
+    steps: Steps,
+) {
+    let range = |v: usize| t.column + v * S::LANES..t.column + (v + 1) * S::LANES;
+    let narrow = steps.narrow();
+    // SAFETY: as in `finish`.
+    unsafe {
+        let a = Columns::<S>::new(t, f, room, 0, range(0));
+        let b = Columns::<S>::new(t, f, room, S::LANES, range(1));
+        // What is larger than words could not be told from what is smaller.
+        let most = S::Floats::splat(32767.0);
+        for i in 0..t.rows.len() {
+            let x = S::nearest(S::Floats::min(a.real(i), most));
+            let y = S::nearest(S::Floats::min(b.real(i), most));
+            S::store_bytes_of_both(x, y, narrow, to.add(i * pitch));
         }
     }
 }
@@ -392,13 +456,14 @@ unsafe fn store<S: Sums>(x: S, to: *mut i32, n: usize) {
 /// room for the rows' columns, of which there are `1..=vectors * LANES`, and nobody else touches it meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mut Room) {
+    let starts = &f.starts[t.column..t.column + t.columns];
     macro_rules! by_size {
         ($($rows:literal)+) => {
             match (t.vectors, t.rows.len()) {
                 // SAFETY: forwarded from the caller.
-                $((2, $rows) => unsafe { sums_within::<S, $rows, 2>(t, room) },)+
+                $((2, $rows) => unsafe { sums_within::<S, $rows, 2>(t, starts, room) },)+
                 // SAFETY: as above.
-                $((1, $rows) => unsafe { sums_within::<S, $rows, 1>(t, room) },)+
+                $((1, $rows) => unsafe { sums_within::<S, $rows, 1>(t, starts, room) },)+
                 _ => unreachable!("a tile is no larger than its form allows"),
             }
         };
@@ -410,7 +475,11 @@ pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mu
 
 /// As [`sums`], where the form has registers for so many rows.
 #[inline(always)]
-unsafe fn sums_within<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>, room: &mut Room) {
+unsafe fn sums_within<S: Sums, const MR: usize, const NV: usize>(
+    t: &Tile<'_, S::X>,
+    starts: &[i32],
+    room: &mut Room,
+) {
     let most = match S::LANES {
         16 => MAX_ROWS,
         8 => 6,
@@ -419,7 +488,7 @@ unsafe fn sums_within<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S:
     };
     if MR <= most {
         // SAFETY: forwarded.
-        unsafe { sums::<S, MR, NV>(t, room) }
+        unsafe { sums::<S, MR, NV>(t, starts, room) }
     } else {
         unreachable!("a tile is no larger than its form allows")
     }

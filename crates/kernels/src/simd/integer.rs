@@ -49,6 +49,17 @@ impl Element for u8 {
     }
 }
 
+/// How whole numbers become bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Narrow {
+    /// The byte that stands for zero, as if bytes had no sign.
+    pub zero: i16,
+    pub low: u8,
+    pub high: u8,
+    /// 0x80 where bytes have a sign.
+    pub flip: u8,
+}
+
 /// A vector of sums. Every method is inlined into a function that has the vector's instructions on.
 ///
 /// # Safety of the methods
@@ -70,6 +81,19 @@ pub(crate) trait Sums: Copy {
     unsafe fn spread(p: *const Self::X) -> Self::Spread;
     /// `LANES * GROUP` weights.
     unsafe fn weights(p: *const i8) -> Self::Weights;
+    /// The weights of two vectors, `LANES * GROUP` bytes of two weights of four bits without a sign: the low ones
+    /// are the first vector's.
+    #[inline(always)]
+    unsafe fn nibbles(p: *const u8) -> [Self::Weights; 2] {
+        let (mut low, mut high) = ([0i8; 64], [0i8; 64]);
+        for i in 0..Self::LANES * Self::GROUP {
+            // SAFETY: the caller gives that many bytes; no vector has more than 64 weights.
+            let x = unsafe { *p.add(i) };
+            (low[i], high[i]) = ((x & 15) as i8, (x >> 4) as i8);
+        }
+        // SAFETY: both have the weights of a vector.
+        unsafe { [Self::weights(low.as_ptr()), Self::weights(high.as_ptr())] }
+    }
     /// `acc + a . w`, without saturation.
     unsafe fn dot(acc: Self, a: Self::Spread, w: Self::Weights) -> Self;
     unsafe fn load(p: *const i32) -> Self;
@@ -85,6 +109,23 @@ pub(crate) trait Sums: Copy {
     unsafe fn load_bytes(p: *const u8) -> Self;
     /// The low bytes of numbers in 0..=255.
     unsafe fn store_bytes(self, p: *mut u8);
+    /// Stores `2 * LANES` bytes: the numbers moved by `zero` and kept within 0..=255 and then within the limits,
+    /// with the bits of `flip` turned over. Numbers beyond 16 bits stand for the ends of those.
+    #[inline(always)]
+    unsafe fn store_bytes_of_both(a: Self, b: Self, to: Narrow, p: *mut u8) {
+        let mut room = [[0i32; 16]; 2];
+        // SAFETY: no vector has more than sixteen lanes; the caller gives room for the bytes of both.
+        unsafe {
+            a.store(room[0].as_mut_ptr());
+            b.store(room[1].as_mut_ptr());
+            for (i, room) in room.iter().enumerate() {
+                for j in 0..Self::LANES {
+                    let x = room[j].saturating_add(i32::from(to.zero)).clamp(0, 255) as u8;
+                    *p.add(i * Self::LANES + j) = x.max(to.low).min(to.high) ^ to.flip;
+                }
+            }
+        }
+    }
     /// The first `n <= LANES` of `LANES` bytes, and zeros behind them.
     #[inline(always)]
     unsafe fn load_first_bytes(p: *const u8, n: usize) -> Self {

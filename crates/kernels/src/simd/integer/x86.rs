@@ -1,6 +1,6 @@
 //! Sums in AVX2 and AVX-512 registers.
 
-use super::Sums;
+use super::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use std::arch::x86_64::*;
 
@@ -41,6 +41,15 @@ impl Sums for Words256 {
     unsafe fn weights(p: *const i8) -> __m256i {
         // SAFETY: the caller gives sixteen weights.
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles(p: *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller gives sixteen bytes.
+        unsafe {
+            let (both, mask) = (_mm_loadu_si128(p.cast()), _mm_set1_epi8(15));
+            let (low, high) = (_mm_and_si128(both, mask), _mm_and_si128(_mm_srli_epi16::<4>(both), mask));
+            [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+        }
     }
     #[inline(always)]
     unsafe fn dot(acc: Self, a: __m256i, w: __m256i) -> Self {
@@ -104,7 +113,7 @@ impl Sums for Words256 {
 }
 
 macro_rules! sums512 {
-    ($t:ident, $x:ty, $group:literal, $weights:ty, $p:ident: $load:expr, $acc:ident $a:ident $w:ident: $dot:expr) => {
+    ($t:ident, $x:ty, $group:literal, $weights:ty, $p:ident: $load:expr, $both:expr, $acc:ident $a:ident $w:ident: $dot:expr) => {
         impl Sums for $t {
             type Floats = __m512;
             type X = $x;
@@ -130,6 +139,25 @@ macro_rules! sums512 {
             unsafe fn weights($p: *const i8) -> $weights {
                 // SAFETY: the caller gives the weights of a vector.
                 unsafe { $load }
+            }
+            #[inline(always)]
+            unsafe fn nibbles($p: *const u8) -> [$weights; 2] {
+                // SAFETY: the caller gives the bytes of two vectors' weights.
+                unsafe { $both }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes_of_both(a: Self, b: Self, to: Narrow, p: *mut u8) {
+                // SAFETY: the caller gives room for 32 bytes.
+                unsafe {
+                    // The words of both lie as their halves do, then as the numbers do.
+                    let words = _mm512_packs_epi32(a.0, b.0);
+                    let words = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), words);
+                    let words = _mm512_adds_epi16(words, _mm512_set1_epi16(to.zero));
+                    let bytes = _mm512_cvtusepi16_epi8(_mm512_max_epi16(words, _mm512_setzero_si512()));
+                    let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(to.low as i8));
+                    let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
+                    _mm256_storeu_si256(p.cast(), _mm256_xor_si256(bytes, _mm256_set1_epi8(to.flip as i8)));
+                }
             }
             #[inline(always)]
             unsafe fn dot($acc: Self, $a: __m512i, $w: $weights) -> Self {
@@ -193,11 +221,20 @@ macro_rules! sums512 {
 sums512!(
     Words512, i16, 2, __m512i,
     p: _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())),
+    {
+        let (both, mask) = (_mm256_loadu_si256(p.cast()), _mm256_set1_epi8(15));
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+        [_mm512_cvtepi8_epi16(_mm256_and_si256(both, mask)), _mm512_cvtepi8_epi16(high)]
+    },
     acc a w: _mm512_add_epi32(acc.0, _mm512_madd_epi16(a, w))
 );
 sums512!(
     Bytes512, u8, 4, __m512i,
     p: _mm512_loadu_si512(p.cast()),
+    {
+        let (both, mask) = (_mm512_loadu_si512(p.cast()), _mm512_set1_epi8(15));
+        [_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask)]
+    },
     acc a w: _mm512_dpbusd_epi32(acc.0, a, w)
 );
 
