@@ -158,7 +158,7 @@ fn random_quantized_networks_meet_every_rule() {
 }
 
 /// The rules that random quantized networks are for.
-const RULES: [&str; 9] = [
+const RULES: [&str; 10] = [
     "quantized_twice",
     "clamp_before_quantize",
     "quantized_conv",
@@ -167,5 +167,6 @@ const RULES: [&str; 9] = [
     "quantized_binary",
     "move_integers",
     "concat_integers",
+    "byte_table",
     "store_quantized",
 ];

@@ -188,6 +188,7 @@ fn eval_any(
         Op::QuantizedConv(o) => one(integer::quantized_conv(o, &x)),
         Op::QuantizedMatMul(o) => one(integer::quantized_matmul(o, &x)),
         Op::QuantizedBinary(o) => one(integer::quantized_binary(o, &x)),
+        Op::ByteTable(_) => one(integer::byte_table(&x)),
         Op::Hardmax(o) => one(softmax::hardmax(o.axis, x.tensor(0)?)),
         // data
         Op::If(o) => control::branch(o, &x),

@@ -3,7 +3,7 @@
 use crate::{
     EvalError,
     conv::convolve,
-    data::{Wide, broadcast_indices},
+    data::{Wide, broadcast_indices, take},
     elementwise, epilogue,
     error::refuse,
     eval::Operands,
@@ -178,4 +178,13 @@ pub(crate) fn quantized_binary(op: &QuantizedBinary, x: &Operands<'_>) -> Result
     }
     let to = QuantizeLinear { to: op.to, ..QuantizeLinear::default() };
     to_quantized(&to, &y, x.tensor(6)?, x.opt_tensor(7)?)
+}
+
+pub(crate) fn byte_table(x: &Operands<'_>) -> Result<Tensor> {
+    let (t, table) = (x.tensor(0)?, x.tensor(1)?);
+    if table.len() != 256 || [t, table].iter().any(|t| !matches!(t.dtype(), DType::U8 | DType::I8)) {
+        return refuse("a table has 256 bytes");
+    }
+    let at: Vec<usize> = t.bytes().iter().map(|b| usize::from(*b)).collect();
+    take(table, t.shape().clone(), &at)
 }

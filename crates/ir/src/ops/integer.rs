@@ -95,6 +95,12 @@ op_attrs! {
     }
 }
 
+op_attrs! {
+    /// A byte for each byte: `table[x]`. Operands: x (u8 or i8), table (256 of u8 or i8, the result's dtype), whose
+    /// place `i` is for the byte of the bits of `i`: what is -1 as i8 finds the last.
+    ByteTable {}
+}
+
 impl ConvInteger {
     /// The convolution without the zero points.
     pub fn plain(&self) -> Conv {
@@ -322,6 +328,18 @@ impl OpDef for QuantizedBinary {
             check_single(cx, i, dtype)?;
         }
         cx.output(TensorType { dtype: self.to, dims: broadcast(a.dims.as_ref(), b.dims.as_ref())? });
+        Ok(())
+    }
+}
+
+impl OpDef for ByteTable {
+    fn infer(&self, cx: &mut InferCx<'_>) -> Result<(), InferError> {
+        cx.arity(2..=2)?;
+        let (x, table) = (bytes(cx, 0)?, bytes(cx, 1)?);
+        if table.dims.as_ref().is_some_and(|d| d.len() != 1 || d[0].known().is_some_and(|n| n != 256)) {
+            return refuse("a table has 256 bytes");
+        }
+        cx.output(TensorType { dtype: table.dtype, dims: x.dims.clone() });
         Ok(())
     }
 }

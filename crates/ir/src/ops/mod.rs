@@ -59,7 +59,7 @@ pub use slice::{Concat, Slice, Split};
 // nn
 pub use conv::{Conv, ConvTranspose, DeformConv};
 pub use grid::{AffineGrid, Col2Im, GridPadding, GridSample};
-pub use integer::{ConvInteger, MatMulInteger, QuantizedBinary, QuantizedConv, QuantizedMatMul};
+pub use integer::{ByteTable, ConvInteger, MatMulInteger, QuantizedBinary, QuantizedConv, QuantizedMatMul};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Lrn, RmsNorm};
 pub use pool::{AveragePool, LpPool, MaxPool, MaxRoiPool, MaxUnpool, RoiAlign, RoiMode};
 pub use quantize::{DequantizeLinear, DynamicQuantize, QuantizeLinear};
@@ -251,6 +251,7 @@ op_table! {
     QuantizedConv "quantized_conv",
     QuantizedMatMul "quantized_matmul",
     QuantizedBinary "quantized_binary",
+    ByteTable "byte_table",
 
     // data: gathering, scattering, padding, sorting, control flow, sequences
     Gather "gather",

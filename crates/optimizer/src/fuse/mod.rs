@@ -19,7 +19,7 @@ pub use layer_norm::{Normalize, NormalizeBias};
 pub use quantized::{
     ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
-    Unpack,
+    TableOfBytes, Unpack,
 };
 pub use weights::ScaleIntoMatMul;
 
@@ -59,6 +59,7 @@ pub fn integers() -> Box<dyn Pass> {
             Box::new(ConcatIntegers),
             Box::new(SplitIntegers),
             Box::new(GatherIntegers),
+            Box::new(TableOfBytes),
         ],
     ))
 }

@@ -1,5 +1,6 @@
 //! Rewrites that leave fewer and simpler nodes: folding, duplicates, dead code, nodes that do nothing.
 
+mod branch;
 mod clip;
 mod common;
 mod dead;
@@ -7,9 +8,11 @@ mod fold;
 mod idempotent;
 mod identity;
 mod movement;
+mod pad;
 mod reshape;
 mod transpose;
 
+pub use branch::ConstantIf;
 pub use clip::ClampConstants;
 pub use common::Common;
 pub use dead::{Dead, Refine};
@@ -18,6 +21,7 @@ pub(crate) use fold::{fold_node, keeps_integers};
 pub use idempotent::{CastOfCast, UnaryOfUnary};
 pub use identity::{NegativeZero, Neutral};
 pub use movement::{ConcatEmpty, Unmoved};
+pub use pad::PadIntoConv;
 pub use reshape::{ReshapeOfReshape, ToReshape};
 pub use transpose::{TransposeIntoMatMul, TransposeOfTranspose, TransposeToReshape};
 
@@ -30,6 +34,8 @@ pub fn pass() -> Box<dyn Pass> {
         vec![
             Box::new(TransposeIntoMatMul),
             Box::new(Fold),
+            Box::new(ConstantIf),
+            Box::new(PadIntoConv),
             Box::new(Neutral),
             Box::new(NegativeZero),
             Box::new(UnaryOfUnary),

@@ -138,7 +138,7 @@ impl Network<'_> {
 
     fn step(&mut self) -> Result<ValueId, IrError> {
         let x = self.bytes.pick(&self.values);
-        match self.bytes.below(12) {
+        match self.bytes.below(13) {
             0..=3 => self.conv(x),
             4 | 5 => {
                 let other = self.bytes.pick(&self.values);
@@ -166,6 +166,14 @@ impl Network<'_> {
                 self.stored(y)
             }
             9 => self.dynamic(x),
+            10 => {
+                let kind = self.bytes.pick(&[UnaryKind::Sigmoid, UnaryKind::HardSwish, UnaryKind::Tanh]);
+                let y = self.b.unary(kind, x)?;
+                let factor = self.b.scalar(DType::F32, 1.75)?;
+                let y =
+                    self.b.binary(BinaryKind::Mul, y, if self.bytes.below(2) == 0 { x } else { factor })?;
+                self.stored(y)
+            }
             _ => self.matmul(x),
         }
     }

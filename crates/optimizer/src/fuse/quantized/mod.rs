@@ -9,6 +9,7 @@ mod gather;
 mod movement;
 mod product;
 mod store;
+mod table;
 mod unpack;
 
 pub use binary::QuantizedBinaryOps;
@@ -17,6 +18,7 @@ pub use gather::GatherIntegers;
 pub use movement::{ConcatIntegers, MoveIntegers, QuantizedTwice, SplitIntegers};
 pub use product::{QuantizedConvs, QuantizedMatMuls};
 pub use store::{ClampBeforeQuantize, StoreQuantized};
+pub use table::TableOfBytes;
 pub use unpack::Unpack;
 
 use crate::pattern::{dims, dtype};
