@@ -396,7 +396,9 @@ pub(crate) type Sizes = SmallVec<[usize; 6]>;
 /// A kernel for an op over operands of these types, or why there is none.
 pub(crate) fn prepare(p: &Prep<'_>) -> Built {
     let widths = |d: DType| d.size().is_some() && d != DType::Str;
-    if !p.ins.iter().flatten().all(|k| widths(k.dtype)) || !p.outs.iter().all(|o| widths(o.0)) {
+    // Weights of four bits are packed, and never seen as elements.
+    let packs = matches!(p.op, Op::QuantizedMatMul(_));
+    if !packs && !p.ins.iter().flatten().all(|k| widths(k.dtype)) || !p.outs.iter().all(|o| widths(o.0)) {
         return Err("elements are no whole bytes".into());
     }
     match p.op {
@@ -432,6 +434,7 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::Pad(o) => crate::pad::pad(p, o),
         Op::Resize(o) => crate::resize::resize(p, o),
         Op::QuantizedMatMul(o) => crate::quantize::matmul(p, o),
+        Op::ByteTable(_) => crate::quantize::table(p),
         Op::QuantizedBinary(o) => crate::quantize::binary(p, o),
         Op::MatMulInteger(_) => crate::quantize::matmul_integer(p),
         Op::DynamicQuantize(_) => crate::quantize::dynamic_quantize(p),

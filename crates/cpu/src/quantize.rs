@@ -13,6 +13,7 @@ use tensormill_kernels::elementwise::{BinaryOp, binary_f32};
 use tensormill_kernels::packed::Packed;
 use tensormill_kernels::quantized::{
     self as kernel, ByteMatrix, ByteWeights, Bytes, Output, Quantized, Scaling,
+    blocks::{Bits, BlockMatrix, BlockWeights},
     elementwise::{Both, Real},
 };
 use tensormill_tensor::{DType, Tensor};
@@ -225,7 +226,7 @@ fn matrix<'a>(
 
 pub(crate) fn matmul(p: &Prep<'_>, op: &QuantizedMatMul) -> Built {
     if p.get(X)?.dtype == DType::F32 {
-        return Err("no kernel for real numbers by integers".into());
+        return real_matmul(p, op);
     }
     let types = Types::of(p)?;
     if op.block_size != 0 {
@@ -259,6 +260,105 @@ pub(crate) fn matmul(p: &Prep<'_>, op: &QuantizedMatMul) -> Built {
     native.packed = Some(W);
     native.flops = 2 * (rows * columns) as u64 * depth as u64;
     native.reason = format!("{rows}x{depth}x{columns}, constant right operand");
+    Ok(native)
+}
+
+/// The integer at a place of a constant, less an offset that makes 8 bits signed and 4 bits unsigned.
+fn element(bytes: &[u8], dtype: DType, at: usize) -> i32 {
+    let half = || i32::from(bytes[at / 2] >> (4 * (at % 2)) & 15);
+    match dtype {
+        DType::I8 => i32::from(bytes[at] as i8),
+        DType::U8 => i32::from(bytes[at]) - 128,
+        DType::U4 => half(),
+        // The sign's bit counts as much as it lacks.
+        _ => half() ^ 8,
+    }
+}
+
+/// What [`element`] makes of zero.
+fn origin(dtype: DType) -> i32 {
+    match dtype {
+        DType::U8 => -128,
+        DType::I4 => 8,
+        _ => 0,
+    }
+}
+
+/// A product of real numbers with weights in few bits.
+fn real_matmul(p: &Prep<'_>, op: &QuantizedMatMul) -> Built {
+    let (x, w) = (p.get(X)?, p.get(W)?);
+    if p.out_dtype() != DType::F32 {
+        return Err(format!("no kernel for {} from real numbers", p.out_dtype()).into());
+    }
+    let weights = w.constant.ok_or("weights known only at run time")?;
+    let known = |i: usize| match p.opt(i) {
+        None => Ok(None),
+        Some(k) => k.known.or(k.constant).map(Some).ok_or("scales of weights known only at run time"),
+    };
+    let scales = known(W_SCALE)?.ok_or("weights without a scale")?;
+    let zeros = known(W_ZERO)?;
+    let [a, b] = w.shape[..] else { return Err("weights are no matrix".into()) };
+    let (depth, columns) = if op.trans_b { (b, a) } else { (a, b) };
+    if depth == 0 || x.shape.last() != Some(&depth) {
+        return Err("no depth".into());
+    }
+    let rows = x.len() / depth;
+    let out = p.out();
+    if out.numel() != rows * columns {
+        return Err("sizes that the kernel computes otherwise".into());
+    }
+    let block = if op.block_size == 0 { depth } else { op.block_size };
+    if block < depth && !block.is_multiple_of(2) {
+        return Err("no kernel for blocks of an odd size".into());
+    }
+    let (dtype, rank) = (weights.dtype(), out.rank());
+    let bits = match dtype {
+        DType::I8 | DType::U8 => Bits::Eight,
+        DType::I4 | DType::U4 => Bits::Four,
+        d => return Err(format!("no kernel for weights of {d}").into()),
+    };
+    let layout = Layout { rows: rank.saturating_sub(2), columns: rank - 1..rank, merged: true };
+    let steps = Steps::plan(p, &op.epilogue, (rank > 1).then_some(&layout))?;
+    let packed = p.weights.get(p.node, "blocks", 0, &[weights], || {
+        let scales = scales.to_slice::<f32>().map_err(|e| e.to_string())?;
+        let (bytes, blocks) = (weights.bytes(), depth.div_ceil(block));
+        // One scale, one for each column, or one for each block and column.
+        let at = |len: usize, b: usize, n: usize| match () {
+            () if len == 1 => 0,
+            () if op.block_size == 0 => n,
+            () if op.trans_b => n * blocks + b,
+            () => b * columns + n,
+        };
+        let zero = |b: usize, n: usize| match zeros {
+            None => origin(dtype),
+            Some(z) => element(z.bytes(), dtype, at(z.len(), b, n)),
+        };
+        let matrix = BlockMatrix {
+            depth,
+            columns,
+            block,
+            bits,
+            element: &|k, n| element(bytes, dtype, if op.trans_b { n * depth + k } else { k * columns + n }),
+            scale: &|b, n| scales[at(scales.len(), b, n)],
+            zero: &zero,
+        };
+        let packed = BlockWeights::pack(p.pool, &matrix).map_err(|e| e.to_string())?;
+        let bytes = packed.bytes();
+        Ok::<_, String>((packed, bytes))
+    })?;
+    let bias = p.opt(BIAS).is_some();
+    let name = if bits == Bits::Eight { "weights8-linear" } else { "weights4-linear" };
+    let mut native = Native::new(name, move |c| {
+        let x = c.get::<f32>(X)?;
+        let bias = if bias { c.get::<f32>(BIAS)? } else { &[] };
+        steps.run(c, |out, epilogue, c| {
+            let pitch = c.out_pitch::<f32>(columns);
+            Ok(kernel::blocks::linear(c.pool, rows, x, depth, &packed, bias, out, pitch, epilogue)?)
+        })
+    })?;
+    native.packed = Some(W);
+    native.flops = 2 * (rows * columns) as u64 * depth as u64;
+    native.reason = format!("{rows}x{depth}x{columns}, {dtype} weights in blocks of {block}");
     Ok(native)
 }
 
@@ -343,6 +443,18 @@ pub(crate) fn dequantize(p: &Prep<'_>) -> Built {
         let x = Bytes { data: c.view(0)?.bytes, signed };
         let x = Real { x, scale: scale(c, 1)?, zero: zero(c, 2, signed)? };
         Ok(kernel::elementwise::dequantize(pool, x, c.out::<f32>(0)?)?)
+    })
+}
+
+/// Bytes for bytes.
+pub(crate) fn table(p: &Prep<'_>) -> Built {
+    if !is_byte(p.get(0)?.dtype) || p.get(1)?.len() != 256 {
+        return Err("no kernel for this table".into());
+    }
+    Native::new("byte-table", |c| {
+        let (pool, x) = (c.pool, c.view(0)?.bytes);
+        let table = c.view(1)?.bytes.try_into().map_err(|_| Fail("a table has 256 bytes".into()))?;
+        Ok(kernel::elementwise::look_up(pool, x, table, c.out::<u8>(0)?)?)
     })
 }
 

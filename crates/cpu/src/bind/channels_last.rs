@@ -172,6 +172,10 @@ impl Binder<'_> {
                 }
                 Some((node.op.clone(), wanted))
             }
+            Op::ByteTable(_) if bytes(x) && is_last(x) => {
+                let own = Wanted { order: Order::ChannelsLast, shape: self.ty(x)?.1.clone() };
+                Some((node.op.clone(), vec![Some(own), plain(ins.get(1)?)?]))
+            }
             Op::MaxPool(_) if bytes(x) => {
                 let own = Wanted { order: Order::ChannelsLast, shape: self.ty(x)?.1.clone() };
                 Some((node.op.clone(), vec![Some(own)]))

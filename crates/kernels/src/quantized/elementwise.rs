@@ -244,6 +244,20 @@ impl<'a> Real<'a> {
     }
 }
 
+/// The byte that the table has for each byte's bits.
+pub fn look_up(pool: &Pool, x: &[u8], table: &[u8; 256], out: &mut [u8]) -> Result<(), KernelError> {
+    exact("bytes", x, out.len())?;
+    let (len, shards) = (out.len(), Shards::new(out));
+    pool.split(len, GRAIN, |r| {
+        // SAFETY: parts are disjoint.
+        let to = unsafe { shards.part(r.start, r.len()) };
+        for (to, &x) in to.iter_mut().zip(&x[r]) {
+            *to = table[usize::from(x)];
+        }
+    });
+    Ok(())
+}
+
 struct MaxOfBytes<'a> {
     flip: u8,
     from: &'a [u8],

@@ -1,0 +1,101 @@
+//! Networks with steps of quantization, as the optimizer leaves them: the kernels of bytes beside the reference.
+
+mod common;
+
+use common::run;
+use proptest::prelude::*;
+use tensormill_backend::{Backend, CompileOptions};
+use tensormill_cpu::{CpuBackend, Pool};
+use tensormill_ir::{
+    Graph, GraphBuilder, IrError, Type,
+    ops::{PostOp, PostOps, QuantizedMatMul, UnaryKind},
+};
+use tensormill_optimizer::{
+    OptOptions, Pipeline,
+    testing::{Bytes, random_inputs, random_quantized},
+};
+use tensormill_reference::{EvalLimits, interpret};
+use tensormill_tensor::{DType, Shape, Tensor, Value};
+
+/// The number of elements that differ by more than `steps` and `bound` of the largest.
+fn far(a: &Value, b: &Value, steps: f64, bound: f64) -> Result<usize, String> {
+    let (Value::Tensor(a), Value::Tensor(b)) = (a, b) else { return Err("no tensors".into()) };
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return Err(format!("{a:?} and {b:?}"));
+    }
+    let (p, q) = (a.to_f64_vec().unwrap(), b.to_f64_vec().unwrap());
+    let largest = p.iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
+    let most = if a.dtype().is_float() { bound * largest } else { steps };
+    Ok(p.iter()
+        .zip(&q)
+        .filter(|(x, y)| !(x == y || (x.is_nan() && y.is_nan()) || (*x - *y).abs() <= most))
+        .count())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
+
+    /// A number near the middle between two steps may fall to either side, and what follows moves by as much:
+    /// no integer is further off than two steps, and few are off at all.
+    #[test]
+    fn networks_keep_their_integers(data in prop::collection::vec(any::<u8>(), 200..1500), seed: u64, threads in 1usize..3) {
+        let mut bytes = Bytes::new(data);
+        let nodes = 2 + bytes.below(9);
+        let mut g = random_quantized(&mut bytes, nodes).expect("a valid graph");
+        if Pipeline::by_name("default").expect("a pipeline").run(&mut g, &OptOptions::default()).is_err() {
+            return Ok(());
+        }
+        let inputs = random_inputs(&g, &mut Bytes::seeded(seed, 1 << 13));
+        let Ok(expected) = interpret(&g, &inputs, &EvalLimits::default()) else { return Ok(()) };
+        let backend = CpuBackend::new(Pool::new(threads).unwrap());
+        let plan = backend.compile(g.clone(), &CompileOptions::default()).unwrap();
+        let got = run(&*plan, &inputs).unwrap();
+        for (a, b) in expected.iter().zip(&got) {
+            let len = match a { Value::Tensor(t) => t.len(), _ => 0 };
+            let off = far(a, b, 0.0, 1e-5).unwrap();
+            prop_assert!(off <= 2 + len / 20, "{off} of {len} differ in\n{g}");
+            prop_assert_eq!(far(a, b, 2.0, 0.1).unwrap(), 0, "in\n{}", g);
+        }
+    }
+
+    /// Real numbers by weights in few bits: the kernel's activations have 16.
+    #[test]
+    fn weights_in_few_bits(
+        rows in 1usize..7, depth in 1usize..90, columns in 1usize..40, kind in 0usize..4, block in 0usize..5,
+        trans: bool, with_zero: bool, with_bias: bool, seed: u64, threads in 1usize..3,
+    ) {
+        let dtype = [DType::I8, DType::U8, DType::I4, DType::U4][kind];
+        let block = [0, 2, 16, 32, 64][block];
+        let mut bytes = Bytes::seeded(seed, 1 << 14);
+        let build = |bytes: &mut Bytes| -> Result<Graph, IrError> {
+            let mut b = GraphBuilder::new("main");
+            let x = Value::from(Tensor::zeros(DType::F32, [2, rows, depth]).unwrap());
+            let x = b.input("x", Type::of(&x).expect("a type"))?;
+            let dims = if trans { [columns, depth] } else { [depth, columns] };
+            let w = b.constant(bytes.tensor(dtype, &Shape::from(dims)))?;
+            let blocks = depth.div_ceil(block.max(1));
+            let per: Vec<usize> = match (block, trans) {
+                (0, _) => vec![columns],
+                (_, true) => vec![columns, blocks],
+                (_, false) => vec![blocks, columns],
+            };
+            let count: usize = per.iter().product();
+            let scales = (0..count).map(|i| 0.01 + (i % 7) as f32 * 0.003).collect();
+            let scale = b.constant(Tensor::from_vec(Shape::from(&per[..]), scales).unwrap())?;
+            let zero = if with_zero { Some(b.constant(bytes.tensor(dtype, &Shape::from(&per[..])))?) } else { None };
+            let bias = if with_bias { Some(b.constant(bytes.tensor(DType::F32, &Shape::from([columns])))?) } else { None };
+            let epilogue = PostOps(vec![PostOp::Unary(UnaryKind::Relu)]);
+            let op = QuantizedMatMul { trans_b: trans, block_size: block, epilogue, to: None };
+            let y = b.node(op, &[Some(x), Some(w), bias, None, None, Some(scale), zero])?[0];
+            b.output("y", y)?;
+            b.finish()
+        };
+        let g = build(&mut bytes).unwrap();
+        let inputs = random_inputs(&g, &mut Bytes::seeded(seed ^ 1, 1 << 13));
+        let expected = interpret(&g, &inputs, &EvalLimits::default()).unwrap();
+        let backend = CpuBackend::new(Pool::new(threads).unwrap());
+        let plan = backend.compile(g.clone(), &CompileOptions::default()).unwrap();
+        let got = run(&*plan, &inputs).unwrap();
+        prop_assert_eq!(far(&expected[0], &got[0], 0.0, 1e-3).unwrap(), 0);
+    }
+}
