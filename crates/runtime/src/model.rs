@@ -186,6 +186,21 @@ impl Model {
         ))
     }
 
+    /// The model after the rewriting of a level, and what was done and declined.
+    ///
+    /// # Errors
+    /// [`Error::Compile`] for a defect of the optimizer.
+    #[cfg(feature = "optimizer")]
+    pub fn optimized(
+        &self,
+        level: crate::Optimization,
+    ) -> Result<(Model, tensormill_optimizer::OptLog), Error> {
+        let mut graph = self.graph().clone();
+        let log = crate::optimize::logged(&mut graph, level, self.limits())?;
+        let (metadata, warnings) = (self.metadata().clone(), self.warnings().to_vec());
+        Ok((Model::new(graph, self.kind(), metadata, warnings, self.limits().clone()), log))
+    }
+
     /// Writes the model into a file, which appears under its name only once it is whole: as ONNX where the
     /// name ends in `.onnx`, as `.mill` where it ends so or in nothing. Weights of more than 2 GiB lie beside
     /// an ONNX model, in `NAME.onnx.data`.
