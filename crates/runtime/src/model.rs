@@ -186,6 +186,13 @@ impl Model {
         ))
     }
 
+    /// The same model over another graph.
+    #[cfg(feature = "optimizer")]
+    pub(crate) fn with_graph(&self, graph: Graph) -> Model {
+        let (metadata, warnings) = (self.metadata().clone(), self.warnings().to_vec());
+        Model::new(graph, self.kind(), metadata, warnings, self.limits().clone())
+    }
+
     /// Writes the model as a `.mill` file, which appears under its name only once it is whole.
     ///
     /// # Errors
