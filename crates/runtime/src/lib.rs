@@ -28,6 +28,8 @@ mod model;
 mod nd;
 mod optimize;
 mod options;
+#[cfg(feature = "optimizer")]
+pub mod quantize;
 mod runner;
 mod session;
 mod sniff;

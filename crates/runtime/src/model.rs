@@ -186,6 +186,13 @@ impl Model {
         ))
     }
 
+    /// The same model over another graph.
+    #[cfg(feature = "optimizer")]
+    pub(crate) fn with_graph(&self, graph: Graph) -> Model {
+        let (metadata, warnings) = (self.metadata().clone(), self.warnings().to_vec());
+        Model::new(graph, self.kind(), metadata, warnings, self.limits().clone())
+    }
+
     /// The model after the rewriting of a level, and what was done and declined.
     ///
     /// # Errors
@@ -197,8 +204,7 @@ impl Model {
     ) -> Result<(Model, tensormill_optimizer::OptLog), Error> {
         let mut graph = self.graph().clone();
         let log = crate::optimize::logged(&mut graph, level, self.limits())?;
-        let (metadata, warnings) = (self.metadata().clone(), self.warnings().to_vec());
-        Ok((Model::new(graph, self.kind(), metadata, warnings, self.limits().clone()), log))
+        Ok((self.with_graph(graph), log))
     }
 
     /// Writes the model into a file, which appears under its name only once it is whole: as ONNX where the
