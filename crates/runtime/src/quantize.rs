@@ -11,7 +11,7 @@ use crate::{Error, Limits, Model, Outputs, Session, SessionOptions};
 use tensormill_ir::Graph;
 use tensormill_optimizer::{
     OptOptions, PassError,
-    quantize::{self, Observer, QuantError, QuantOptions, Statistics},
+    quantize::{self, Observer, QuantError, QuantOptions, Statistics, Wanted},
 };
 use tensormill_tensor::{DType, Tensor};
 
@@ -188,14 +188,51 @@ impl Quantizer {
         self.options.check()?;
         let mut graph = model.graph().clone();
         quantize::prepare(&mut graph, &limited(model.limits()))?;
+        // Scales move by what a first pass over the samples has seen; that takes them all into memory.
+        let first = quantize::wanted_to_equalize(&graph, &self.options);
+        if !first.channels.is_empty() {
+            let all = samples.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let (stats, ..) = self.pass(model, &graph, &first, all.iter().cloned().map(Ok))?;
+            (graph, _) = quantize::equalize(&graph, &self.options, &stats)?;
+            return self.finish(model, graph, all.into_iter().map(Ok));
+        }
+        self.finish(model, graph, samples)
+    }
+
+    fn finish<I>(&self, model: &Model, graph: Graph, samples: I) -> Result<Observed, Error>
+    where
+        I: IntoIterator<Item = Result<Inputs, Error>>,
+    {
         let wanted = quantize::wanted(&graph, &self.options);
-        let observers = Observer::all(&graph, &wanted, OBSERVED).map_err(QuantError::from)?;
-        let sessions =
-            observers.iter().map(|o| self.session(model, o.graph.clone())).collect::<Result<Vec<_>, _>>()?;
+        let (stats, samples, count) = self.pass(model, &graph, &wanted, samples)?;
+        if count == 0 && self.options.scheme.needs_samples() {
+            let what = "ranges of activations come from samples, and there are none".into();
+            return Err(Error::Quantize { what });
+        }
+        Ok(Observed { model: model.clone(), graph, stats, samples, count })
+    }
+
+    /// Runs a graph on samples. Returns what was seen, the first samples, and how many there were.
+    fn pass<I>(
+        &self,
+        model: &Model,
+        graph: &Graph,
+        wanted: &Wanted,
+        samples: I,
+    ) -> Result<(Statistics, Vec<Inputs>, usize), Error>
+    where
+        I: IntoIterator<Item = Result<Inputs, Error>>,
+    {
+        let observers = Observer::all(graph, wanted, OBSERVED).map_err(QuantError::from)?;
+        let mut sessions = vec![];
         let mut stats = Statistics::default();
         let (mut kept, mut count) = (vec![], 0);
         for sample in samples {
             let sample = sample?;
+            if sessions.is_empty() {
+                let made = observers.iter().map(|o| self.session(model, o.graph.clone()));
+                sessions = made.collect::<Result<Vec<_>, _>>()?;
+            }
             for (observer, session) in observers.iter().zip(&sessions) {
                 let outputs = tensors(run(session, &sample)?)?;
                 observer.count(&outputs, &mut stats)?;
@@ -205,11 +242,7 @@ impl Quantizer {
                 kept.push(sample);
             }
         }
-        if count == 0 && self.options.scheme.needs_samples() {
-            let what = "ranges of activations come from samples, and there are none".into();
-            return Err(Error::Quantize { what });
-        }
-        Ok(Observed { model: model.clone(), graph, stats, samples: kept, count })
+        Ok((stats, kept, count))
     }
 
     fn session(&self, model: &Model, graph: Graph) -> Result<Session, Error> {

@@ -5,6 +5,7 @@
 
 mod compensate;
 mod dynamic;
+mod equalize;
 mod histogram;
 mod observe;
 mod options;
@@ -19,6 +20,7 @@ mod weighted;
 mod weights;
 
 pub use compensate::Moments;
+pub use equalize::equalize;
 pub use histogram::Histogram;
 pub use observe::{Observer, showing};
 pub use options::{Method, QuantError, QuantOptions, Scheme};
@@ -52,6 +54,11 @@ pub fn prepare(g: &mut Graph, options: &OptOptions) -> Result<(), PassError> {
         vec![fuse::weights(), simplify::pass(), Box::new(simplify::Common) as _, Box::new(simplify::Dead)];
     Pipeline::new("weights", weights).run(g, options)?;
     Ok(())
+}
+
+/// What must be observed of a prepared graph before [`equalize`] may change it.
+pub fn wanted_to_equalize(g: &Graph, o: &QuantOptions) -> Wanted {
+    Wanted { channels: equalize::observed(g, o), ..Wanted::default() }
 }
 
 /// What must be observed of a prepared graph. Without samples, only the static scheme fails.

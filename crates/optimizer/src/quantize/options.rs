@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use tensormill_ir::{Graph, IrError, Node};
+use tensormill_ir::{Graph, IrError, NodeId};
 use tensormill_tensor::{DType, TensorError};
 
 /// What becomes of a model's numbers.
@@ -73,6 +73,8 @@ pub struct QuantOptions {
     pub smooth: Option<f32>,
     /// Nodes that stay in float, by the name that the log calls them by.
     pub exclude: BTreeSet<String>,
+    /// Further nodes that stay in float, of the prepared graph.
+    pub exclude_nodes: BTreeSet<NodeId>,
 }
 
 impl QuantOptions {
@@ -91,6 +93,7 @@ impl QuantOptions {
             equalize: false,
             smooth: None,
             exclude: BTreeSet::new(),
+            exclude_nodes: BTreeSet::new(),
         }
     }
 
@@ -121,11 +124,13 @@ impl QuantOptions {
         Ok(())
     }
 
-    pub(super) fn excludes(&self, g: &Graph, node: &Node) -> bool {
+    pub(super) fn excludes(&self, g: &Graph, id: NodeId) -> bool {
         let named = |n: &str| self.exclude.contains(n);
-        !self.exclude.is_empty()
-            && (node.origin.as_deref().is_some_and(named)
-                || node.outputs.iter().any(|v| g.value(*v).name.as_deref().is_some_and(named)))
+        let node = g.node(id);
+        self.exclude_nodes.contains(&id)
+            || !self.exclude.is_empty()
+                && (node.origin.as_deref().is_some_and(named)
+                    || node.outputs.iter().any(|v| g.value(*v).name.as_deref().is_some_and(named)))
     }
 }
 

@@ -65,7 +65,7 @@ impl Plan {
                 None => role(g, node).filter(|_| {
                     let mut data =
                         data_operands(g, node).into_iter().filter(|v| g.constant(*v).is_none()).peekable();
-                    data.peek().is_some() && data.all(|v| integer.contains(&v)) && !o.excludes(g, node)
+                    data.peek().is_some() && data.all(|v| integer.contains(&v)) && !o.excludes(g, id)
                 }),
             };
             let Some(role) = found else { continue };

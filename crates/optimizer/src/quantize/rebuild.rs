@@ -125,6 +125,7 @@ impl<'g> Rebuild<'g> {
     /// Puts a value's integers and back between it and its readers. Values of one `source` share the constants.
     pub(super) fn through_integers(&mut self, v: ValueId, source: ValueId, a: Affine) -> Result<(), IrError> {
         let x = self.get(v)?;
+        self.b.set_origin(None);
         let (scale, zero) = match self.parameters.get(&source) {
             Some(p) => *p,
             None => {
@@ -136,7 +137,6 @@ impl<'g> Rebuild<'g> {
                 (scale, zero)
             }
         };
-        self.b.set_origin(None);
         let op = QuantizeLinear { to: a.dtype, ..Default::default() };
         let q = self.b.op(op, &[x, scale, zero])?;
         let back = self.b.op(DequantizeLinear::default(), &[q, scale, zero])?;
@@ -153,10 +153,10 @@ impl<'g> Rebuild<'g> {
         axis: usize,
         block: usize,
     ) -> Result<ValueId, IrError> {
+        self.b.set_origin(None);
         let q = self.constant(of, "quantized", ints)?;
         let s = self.constant(of, "scale", scale)?;
         let z = zero.map(|z| self.constant(of, "zero_point", z)).transpose()?;
-        self.b.set_origin(None);
         let op = DequantizeLinear { to: DType::F32, axis: axis as i64, block_size: block };
         Ok(self.b.node(op, &[Some(q), Some(s), z])?[0])
     }

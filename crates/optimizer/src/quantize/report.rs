@@ -27,6 +27,8 @@ impl fmt::Display for Treatment {
 /// A node that quantization is for, or that stands between such.
 #[derive(Debug, Clone)]
 pub struct NodeEntry {
+    /// The node, in the float graph.
+    pub node: NodeId,
     /// Its source name, its result's, or its op.
     pub name: String,
     /// Its op.
@@ -48,6 +50,7 @@ impl NodeEntry {
         let name = crate::driver::label(g, id);
         let input = g.node(id).inputs.iter().flatten().copied().find(|v| g.constant(*v).is_none());
         NodeEntry {
+            node: id,
             name,
             op: g.node(id).op.name(),
             treatment,

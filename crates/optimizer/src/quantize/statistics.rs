@@ -19,6 +19,7 @@ pub struct Wanted {
 pub struct Channels {
     sums: Vec<f64>,
     squares: Vec<f64>,
+    peaks: Vec<f32>,
     count: u64,
 }
 
@@ -48,6 +49,11 @@ impl Channels {
         if squares.iter().any(|v| !v.is_finite()) {
             return;
         }
+        self.peaks.resize(n, 0.0);
+        for (i, part) in x.chunks(inner).enumerate() {
+            let peak = &mut self.peaks[i % n];
+            *peak = part.iter().fold(*peak, |m, v| m.max(v.abs()));
+        }
         self.sums.resize(n, 0.0);
         self.squares.resize(n, 0.0);
         self.sums.iter_mut().zip(sums).for_each(|(a, b)| *a += b);
@@ -58,6 +64,11 @@ impl Channels {
     /// The mean at each place.
     pub fn means(&self) -> Vec<f64> {
         self.sums.iter().map(|s| s / self.count.max(1) as f64).collect()
+    }
+
+    /// The largest magnitude at each place.
+    pub fn peaks(&self) -> &[f32] {
+        &self.peaks
     }
 
     /// The mean of squares at each place.

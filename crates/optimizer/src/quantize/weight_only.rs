@@ -100,7 +100,7 @@ pub(super) fn halves(g: &Graph, o: &QuantOptions, to: DType) -> Result<(Graph, V
             r.copy(id)?;
             continue;
         }
-        let excluded = g.value(v).users().iter().any(|u| o.excludes(g, g.node(*u)));
+        let excluded = g.value(v).users().iter().any(|u| o.excludes(g, *u));
         let small = t.cast(to, CastOptions::default())?;
         let finite =
             |t: &tensormill_tensor::Tensor| t.to_f32_vec().is_ok_and(|v| v.iter().all(|v| v.is_finite()));

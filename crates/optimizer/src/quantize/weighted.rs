@@ -51,7 +51,7 @@ impl Weighted {
         if !dtype(g, w)?.is_float() {
             return None;
         }
-        if o.excludes(g, node) {
+        if o.excludes(g, id) {
             return Some(Err("it was excluded"));
         }
         let Some(weights) = g.constant(w) else {
@@ -177,7 +177,7 @@ fn follows(g: &Graph, id: NodeId, y: ValueId, inside: &FxHashSet<ValueId>, o: &Q
         _ => false,
     };
     elementwise
-        && !o.excludes(g, node)
+        && !o.excludes(g, id)
         && node.inputs.iter().flatten().all(|v| inside.contains(v) || g.constant(*v).is_some())
         && same_type(g, y, node.output())
 }

@@ -31,17 +31,17 @@ impl Quantizer {
         if reaches(reached) {
             return Ok(first);
         }
-        let mut costly: Vec<(f64, &str)> = first
+        let mut costly: Vec<_> = first
             .report
             .nodes
             .iter()
             .filter(|n| n.is_quantized())
-            .map(|n| (n.added.unwrap_or(0.0), n.name.as_str()))
+            .map(|n| (n.added.unwrap_or(0.0), n.node))
             .collect();
         costly.sort_by(|a, b| b.0.total_cmp(&a.0));
         let attempt = |count: usize| {
             let mut options = self.options.clone();
-            options.exclude.extend(costly[..count].iter().map(|c| c.1.to_owned()));
+            options.exclude_nodes.extend(costly[..count].iter().map(|c| c.1));
             let q = float.quantize(self, &options)?;
             let m = worth(&q)?;
             Ok::<_, Error>((q, m))

@@ -1,8 +1,10 @@
+use tensormill_ir::NodeId;
 use tensormill_optimizer::quantize::{NodeEntry, Treatment};
 
 /// A node in a report.
 #[derive(Debug, Clone)]
 pub struct QuantNode {
+    pub(super) node: NodeId,
     /// Its name in the source file, its result's name, or its op.
     pub name: String,
     /// Its op.
@@ -19,6 +21,7 @@ pub struct QuantNode {
 impl QuantNode {
     pub(super) fn new(n: &NodeEntry, (input, output): (Option<f64>, Option<f64>)) -> QuantNode {
         QuantNode {
+            node: n.node,
             name: n.name.clone(),
             op: n.op,
             treatment: n.treatment.clone(),
