@@ -209,7 +209,7 @@ impl RuleSet {
 }
 
 /// What a log calls a node: its source name, its result's name, or its op.
-fn label(g: &Graph, id: NodeId) -> String {
+pub(crate) fn label(g: &Graph, id: NodeId) -> String {
     let node = g.node(id);
     let name = node.origin.clone().or_else(|| node.outputs.iter().find_map(|v| g.value(*v).name.clone()));
     name.map_or_else(|| node.op.name().to_owned(), |n| n.to_string())

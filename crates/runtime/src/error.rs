@@ -88,6 +88,23 @@ pub enum Error {
         /// The limit in force.
         limit: Duration,
     },
+    /// A model that cannot be quantized as asked.
+    #[error("the model cannot be quantized as asked: {what}")]
+    Quantize {
+        /// What is wrong.
+        what: String,
+    },
+    /// A quantized model that misses its budget of accuracy, with every node in float that could be.
+    #[error(
+        "the metric is {reached} where {target} is the least allowed; allow a larger drop, give more samples, or take \
+         the model anyway"
+    )]
+    Budget {
+        /// The metric of the nearest model.
+        reached: f64,
+        /// The least that the budget allows.
+        target: f64,
+    },
     /// A tensor that cannot be made or seen as asked.
     #[error(transparent)]
     Tensor(#[from] TensorError),

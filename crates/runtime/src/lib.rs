@@ -14,7 +14,7 @@
 //! # Ok::<(), tensormill::Error>(())
 //! ```
 //!
-//! Features: `onnx` and `mill` read (and `mill` writes) those formats, `optimizer` rewrites graphs before
+//! Features: `onnx` and `mill` read and write those formats, `optimizer` rewrites graphs before
 //! they run; all three are on by default. `ndarray` converts from and to that crate's arrays, `rayon` runs
 //! on a thread pool of the caller's.
 
@@ -28,6 +28,8 @@ mod model;
 mod nd;
 mod optimize;
 mod options;
+#[cfg(feature = "optimizer")]
+pub mod quantize;
 mod runner;
 mod session;
 mod sniff;
@@ -49,6 +51,8 @@ pub use sniff::FileKind;
 pub use source::Source;
 pub use tensormill_backend::{NodeReport, PlanReport, Profile, Sample};
 pub use tensormill_ir::{Dim, Graph, TensorType, Type};
+#[cfg(feature = "optimizer")]
+pub use tensormill_optimizer::{Decline, LogEntry, OptLog};
 pub use tensormill_tensor::{
     CastOptions, Complex, DType, Element, Shape, Tensor, TensorError, Value, bf16, f16,
 };

@@ -186,13 +186,53 @@ impl Model {
         ))
     }
 
-    /// Writes the model as a `.mill` file, which appears under its name only once it is whole.
+    /// The same model over another graph.
+    #[cfg(feature = "optimizer")]
+    pub(crate) fn with_graph(&self, graph: Graph) -> Model {
+        let (metadata, warnings) = (self.metadata().clone(), self.warnings().to_vec());
+        Model::new(graph, self.kind(), metadata, warnings, self.limits().clone())
+    }
+
+    /// The model after the rewriting of a level, and what was done and declined.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be written.
-    #[cfg(feature = "mill")]
+    /// [`Error::Compile`] for a defect of the optimizer.
+    #[cfg(feature = "optimizer")]
+    pub fn optimized(
+        &self,
+        level: crate::Optimization,
+    ) -> Result<(Model, tensormill_optimizer::OptLog), Error> {
+        let mut graph = self.graph().clone();
+        let log = crate::optimize::logged(&mut graph, level, self.limits())?;
+        Ok((self.with_graph(graph), log))
+    }
+
+    /// Writes the model into a file, which appears under its name only once it is whole: as ONNX where the
+    /// name ends in `.onnx`, as `.mill` where it ends so or in nothing. Weights of more than 2 GiB lie beside
+    /// an ONNX model, in `NAME.onnx.data`.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be written, [`Error::Unsupported`] with every node that the format
+    /// has no form for, [`Error::Option`] for another ending.
+    #[cfg(any(feature = "onnx", feature = "mill"))]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+        match extension.as_deref() {
+            #[cfg(feature = "onnx")]
+            Some("onnx") => self.save_onnx(path),
+            #[cfg(feature = "mill")]
+            Some("mill") | None => self.save_mill(path),
+            _ => Err(Error::Option(format!(
+                "{}: models are written as {}, and the name says which",
+                path.display().to_string().escape_debug(),
+                WRITTEN.join(" or ")
+            ))),
+        }
+    }
+
+    #[cfg(feature = "mill")]
+    fn save_mill(&self, path: &Path) -> Result<(), Error> {
         tensormill_formats::mill::write_file(path, self.graph(), self.metadata()).map_err(|e| {
             let what = match e {
                 tensormill_formats::mill::MillError::File { source, .. } => source.to_string(),
@@ -201,7 +241,29 @@ impl Model {
             Error::File { path: path.to_owned(), what }
         })
     }
+
+    #[cfg(feature = "onnx")]
+    fn save_onnx(&self, path: &Path) -> Result<(), Error> {
+        use tensormill_formats::onnx::{WriteError, WriteOptions, write_file};
+        write_file(path, self.graph(), self.metadata(), &WriteOptions::default()).map_err(|e| {
+            let what = match e {
+                WriteError::File { source, .. } => source.to_string(),
+                WriteError::Unwritable(_) => return Error::Unsupported { what: e.to_string() },
+                e => e.to_string(),
+            };
+            Error::File { path: path.to_owned(), what }
+        })
+    }
 }
+
+/// The endings of the formats that are written.
+#[cfg(any(feature = "onnx", feature = "mill"))]
+const WRITTEN: &[&str] = &[
+    #[cfg(feature = "onnx")]
+    ".onnx",
+    #[cfg(feature = "mill")]
+    ".mill",
+];
 
 pub(crate) fn ports(g: &Graph) -> (Vec<Port>, Vec<Port>) {
     let input = |(i, &v): (usize, &tensormill_ir::ValueId)| {

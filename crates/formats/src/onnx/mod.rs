@@ -1,4 +1,4 @@
-//! ONNX: bytes to checked messages and tensors.
+//! ONNX: bytes to checked messages and tensors, these to a graph, and back.
 //!
 //! [`parse`] walks the encoded bytes before anything is allocated, decodes them, and checks all that
 //! can be checked without knowing what operators mean. Weights stay where they are: in the mapped file.
@@ -25,6 +25,7 @@ mod tensor;
 mod value;
 mod walk;
 mod wire;
+mod write;
 
 pub use attribute::{AttributeType, AttributeValue};
 pub use dtype::{dtype_code, dtype_of};
@@ -37,3 +38,4 @@ pub use parse::{IR_VERSIONS, Model, NEWEST_OPSET, Opsets, parse, parse_file};
 pub use sparse::read_sparse;
 pub use tensor::{TensorProblem, read_tensor};
 pub use value::{ValueKind, parse_value};
+pub use write::{UnwritableNode, WriteError, WriteOptions, to_bytes, write, write_file};
