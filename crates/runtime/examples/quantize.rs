@@ -2,7 +2,7 @@
 //!
 //! `quantize IN OUT.mill SCHEME SAMPLES [OPTION ...]`, where SAMPLES is a folder of npz files or `-`, and OPTION is
 //! `method=minmax|entropy|percentile|mse`, `search=0|1`, `bias=0|1`, `compensate=0|1`, `equalize=0|1`, `smooth=X`,
-//! `zero_points=0|1`, `channel=0|1`, `exclude=NODE`, `nodes=1` (prints the report).
+//! `zero_points=0|1`, `channel=0|1`, `group=N`, `exclude=NODE`, `nodes=1` (prints the report).
 
 use std::{error::Error, path::PathBuf};
 use tensormill::{
@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "smooth" => q.smooth(Some(value.parse()?)),
             "zero_points" => q.zero_points(yes),
             "channel" => q.per_channel(yes),
+            "group" => q.group(value.parse::<usize>()?),
             "exclude" => q.exclude(value),
             "measure" => q.measured_samples(value.parse()?),
             "nodes" => {

@@ -107,6 +107,14 @@ impl Quantizer {
         self
     }
 
+    /// Elements along the inner axis that share a scale in [`Scheme::Int8Weights`], a power of two from 16 on. All
+    /// of an output channel, unless set.
+    #[must_use]
+    pub fn group(mut self, elements: impl Into<Option<usize>>) -> Self {
+        self.options.group = elements.into();
+        self
+    }
+
     /// Whether 4-bit weights have zero points, for four more bits a group. They do not, unless set.
     #[must_use]
     pub fn zero_points(mut self, yes: bool) -> Self {
@@ -122,7 +130,8 @@ impl Quantizer {
         self
     }
 
-    /// Whether roundings of weights compensate each other on the given samples. They do, unless set.
+    /// Whether roundings of weights compensate each other on the given samples. They do, unless set, in all schemes
+    /// but [`Scheme::StaticInt8`], where it gains little beside the rounding of activations.
     #[must_use]
     pub fn compensate(mut self, yes: bool) -> Self {
         self.options.compensate = yes;

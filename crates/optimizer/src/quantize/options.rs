@@ -60,6 +60,8 @@ pub struct QuantOptions {
     pub symmetric_activations: bool,
     /// The type of activations, [`DType::U8`] or [`DType::I8`].
     pub activations: DType,
+    /// Elements along the inner axis that share a scale in [`Scheme::Int8Weights`]; none: a whole output channel.
+    pub group: Option<usize>,
     /// Whether 4-bit weights have zero points.
     pub zero_points: bool,
     /// Whether the shift of each channel's mean by rounded weights is taken off its bias.
@@ -87,9 +89,11 @@ impl QuantOptions {
             search_weights: true,
             symmetric_activations: false,
             activations: DType::U8,
+            group: None,
             zero_points: false,
             correct_bias: true,
-            compensate: true,
+            // Beside the rounding of activations, that of 8-bit weights is not worth the time.
+            compensate: scheme != Scheme::StaticInt8,
             equalize: false,
             smooth: None,
             exclude: BTreeSet::new(),
@@ -106,9 +110,11 @@ impl QuantOptions {
         if !matches!(self.activations, DType::U8 | DType::I8) {
             return bad(format!("activations cannot be {}: ask for u8 or i8", self.activations));
         }
-        if let Scheme::Int4Weights { group } = self.scheme
-            && !(group.is_power_of_two() && (16..=4096).contains(&group))
-        {
+        let group = match self.scheme {
+            Scheme::Int4Weights { group } => Some(group),
+            _ => self.group,
+        };
+        if let Some(group) = group.filter(|g| !(g.is_power_of_two() && (16..=4096).contains(g))) {
             return bad(format!("groups of {group}: ask for a power of two from 16 to 4096"));
         }
         if let Method::Percentile(p) = self.method

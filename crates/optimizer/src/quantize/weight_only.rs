@@ -46,6 +46,9 @@ pub(super) fn integers(
                 let f = Format { dtype, group: Some(group), per_tensor: false, search: o.search_weights };
                 (f, if o.zero_points { "u4 in groups" } else { "i4 in groups" })
             }
+            (_, Op::MatMul(_)) if o.group.is_some() => {
+                (Format { group: o.group, ..eight(o) }, "i8 in groups")
+            }
             _ => (eight(o), if o.per_channel { "i8 per channel" } else { "i8 per tensor" }),
         };
         let Some(rows) = w.rows(g) else {
