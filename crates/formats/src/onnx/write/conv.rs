@@ -18,7 +18,7 @@ impl Made<'_> {
         }
     }
 
-    fn conv(self, op: &Conv, kernel: &[usize]) -> Self {
+    pub(super) fn conv(self, op: &Conv, kernel: &[usize]) -> Self {
         self.sizes("kernel_shape", kernel)
             .sizes("strides", &op.strides)
             .sizes("dilations", &op.dilations)
@@ -28,7 +28,7 @@ impl Made<'_> {
 }
 
 /// The spatial sizes of the kernel, if all are known.
-fn kernel(cx: &NodeCx<'_, '_, '_>) -> Vec<usize> {
+pub(super) fn kernel(cx: &NodeCx<'_, '_, '_>) -> Vec<usize> {
     let dims = cx.node.input(1).and_then(|w| cx.tensor(w)?.dims.as_ref());
     let known = dims.and_then(|d| d.get(2..)?.iter().map(|d| d.known()).collect());
     known.unwrap_or_default()

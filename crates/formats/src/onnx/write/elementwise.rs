@@ -101,7 +101,7 @@ pub(super) fn unary(cx: &mut NodeCx<'_, '_, '_>, kind: UnaryKind) -> Result<()> 
 }
 
 /// `y = kind(a, b)`, where `a` has this type.
-fn apply_binary(
+pub(super) fn apply_binary(
     cx: &mut NodeCx<'_, '_, '_>,
     kind: BinaryKind,
     dtype: DType,
@@ -164,10 +164,22 @@ pub(super) fn before_epilogue(cx: &mut NodeCx<'_, '_, '_>, steps: &PostOps) -> S
 }
 
 /// The steps of an epilogue as operators of their own, from `x` to the node's result.
-pub(super) fn epilogue(cx: &mut NodeCx<'_, '_, '_>, steps: &PostOps, mut x: String) -> Result<()> {
+pub(super) fn epilogue(cx: &mut NodeCx<'_, '_, '_>, steps: &PostOps, x: String) -> Result<()> {
     let Some(dtype) = cx.tensor(cx.node.output()).map(|t| t.dtype) else { return refuse("is no tensor") };
+    let y = cx.output(0);
+    epilogue_to(cx, steps, dtype, x, y)
+}
+
+/// The steps of an epilogue as operators of their own, from `x` to `result`.
+pub(super) fn epilogue_to(
+    cx: &mut NodeCx<'_, '_, '_>,
+    steps: &PostOps,
+    dtype: DType,
+    mut x: String,
+    result: String,
+) -> Result<()> {
     for (i, step) in steps.0.iter().enumerate() {
-        let y = if i + 1 == steps.0.len() { cx.output(0) } else { cx.temporary() };
+        let y = if i + 1 == steps.0.len() { result.clone() } else { cx.temporary() };
         match *step {
             PostOp::Unary(kind) => apply_unary(cx, kind, dtype, x, y.clone())?,
             PostOp::Binary { kind, operand, swapped } => {

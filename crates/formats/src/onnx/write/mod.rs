@@ -17,6 +17,7 @@ mod attention;
 mod control;
 mod conv;
 mod elementwise;
+mod integer;
 mod matmul;
 mod norm;
 mod pool;
@@ -164,6 +165,13 @@ fn plain(cx: &mut NodeCx<'_, '_, '_>) -> Result<()> {
         Op::Rnn(op) => recurrent::rnn(cx, op),
         Op::QuantizeLinear(op) => quantize::quantize(cx, op),
         Op::DequantizeLinear(op) => quantize::dequantize(cx, op),
+        Op::DynamicQuantize(_) => named(cx, "DynamicQuantizeLinear"),
+        Op::MatMulInteger(_) => named(cx, "MatMulInteger"),
+        Op::ConvInteger(op) => integer::conv_integer(cx, op),
+        Op::QuantizedConv(op) => integer::conv(cx, op),
+        Op::QuantizedMatMul(op) => integer::matmul(cx, op),
+        Op::QuantizedBinary(op) => integer::binary(cx, op),
+        Op::ByteTable(_) => integer::table(cx),
         Op::Gather(op) => shape::along(cx, "Gather", op.axis),
         Op::GatherElements(op) => shape::along(cx, "GatherElements", op.axis),
         Op::GatherND(op) => shape::gather_nd(cx, op),
