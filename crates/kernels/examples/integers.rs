@@ -1,6 +1,6 @@
 //! How fast products of bytes are, beside those of floats and beside what the processor can do.
 //!
-//! `cargo run --release -p tensormill-kernels --example integers [THREADS]`
+//! `cargo run --release -p tensormill-kernels --example integers [THREADS [INPUT_CHANNELS]]`
 
 use std::time::Instant;
 use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, conv as conv_f32};
@@ -23,6 +23,7 @@ fn least(mut f: impl FnMut()) -> f64 {
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1);
+    let only: Option<usize> = std::env::args().nth(2).and_then(|a| a.parse().ok());
     let pool = Pool::new(threads).expect("threads");
     println!("{:>28} {:>9} {:>9} {:>7}", "side, in, out, window, step", "int8", "f32", "ratio");
     println!("{:>28} {:>9} {:>9}", "", "GMAC/s", "GMAC/s");
@@ -48,6 +49,9 @@ fn main() {
         [14, 384, 64, 1, 1],
         [7, 960, 160, 1, 1],
     ] {
+        if only.is_some_and(|c| c != from) {
+            continue;
+        }
         let pad = k / 2;
         let window = Window { kernel: k, stride, dilation: 1, pad_begin: pad, pad_end: pad };
         let shape = ConvShape::new(1, from, to, 1, &[side, side], &[window; 2]).expect("sizes");

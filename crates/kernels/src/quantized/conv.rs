@@ -100,7 +100,7 @@ impl Quantized {
         if !(0..=255).contains(&zero) {
             return Err(KernelError::Shape("a zero point outside the type's range"));
         }
-        Ok(Steps { low: -zero as f32, high: (255 - zero) as f32, zero, flip })
+        Ok(Steps::new(-zero as f32, (255 - zero) as f32, zero, flip))
     }
 }
 
@@ -221,7 +221,7 @@ fn product(
                 Some((low, high)) => {
                     per_step = to.scale;
                     let within = |x: f32| (x / to.scale).clamp(steps.low, steps.high);
-                    let steps = Steps { low: within(low), high: within(high), ..steps };
+                    let steps = Steps::new(within(low), within(high), steps.zero, steps.flip);
                     Target::Bytes(Shards::new(out), pitch, steps)
                 }
                 None => Target::Later(Shards::new(out), pitch, Parts::of(epilogue, columns), steps, to.scale),

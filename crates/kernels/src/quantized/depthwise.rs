@@ -140,7 +140,10 @@ pub fn depthwise(
                 Some((low, high)) => {
                     per_step = to.scale;
                     let within = |x: f32| (x / to.scale).clamp(steps.low, steps.high);
-                    Target::Bytes(Shards::new(out), Steps { low: within(low), high: within(high), ..steps })
+                    Target::Bytes(
+                        Shards::new(out),
+                        Steps::new(within(low), within(high), steps.zero, steps.flip),
+                    )
                 }
                 None => Target::Later(Shards::new(out), epilogue, steps, to.scale),
             }

@@ -140,13 +140,17 @@ pub(crate) struct Steps {
     pub zero: i32,
     /// 0x80 where bytes have a sign.
     pub flip: i32,
+    /// The same among whole numbers.
+    pub narrow: Narrow,
 }
 
 impl Steps {
-    /// The same limits among bytes: rounding keeps the order of numbers.
-    pub(crate) fn narrow(&self) -> Narrow {
-        let byte = |x: f32| (x.round_ties_even() + self.zero as f32).clamp(0.0, 255.0) as u8;
-        Narrow { zero: self.zero as i16, low: byte(self.low), high: byte(self.high), flip: self.flip as u8 }
+    /// Steps between limits, `zero` and `flip` being what they are in [`Steps`].
+    pub(crate) fn new(low: f32, high: f32, zero: i32, flip: i32) -> Steps {
+        // Rounding keeps the order of numbers, so that limits may be rounded, too.
+        let byte = |x: f32| (x.round_ties_even() + zero as f32).clamp(0.0, 255.0) as u8;
+        let narrow = Narrow { zero: zero as i16, low: byte(low), high: byte(high), flip: flip as u8 };
+        Steps { low, high, zero, flip, narrow }
     }
 }
 
@@ -385,7 +389,7 @@ unsafe fn whole_bytes<S: Sums>(
     steps: Steps,
 ) {
     let range = |v: usize| t.column + v * S::LANES..t.column + (v + 1) * S::LANES;
-    let narrow = steps.narrow();
+    let narrow = steps.narrow;
     // SAFETY: as in `finish`.
     unsafe {
         let a = Columns::<S>::new(t, f, room, 0, range(0));

@@ -50,7 +50,7 @@ impl Element for u8 {
 }
 
 /// How whole numbers become bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Narrow {
     /// The byte that stands for zero, as if bytes had no sign.
     pub zero: i16,
