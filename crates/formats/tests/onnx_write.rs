@@ -237,10 +237,10 @@ fn bodies_see_what_they_capture() {
     let g = graph(
         "graph @g(%c: bool[], %x: f32[3], %n: i64[]) -> (%y, %z, %rows) {\n%one: f32[3] = const [1, 2, 3]\n\
          %h: f32[3] = neg %x\n\
-         %y: f32[3] = if %c, %h, %x {then_branch=(%a: f32[3]) -> (%a) {}, else_branch=(%b: f32[3]) -> (%0) {\n\
+         %y: f32[3] = if %c, %h, %x {then_branch=graph @t(%a: f32[3]) -> (%a) {}, else_branch=graph @e(%b: f32[3]) -> (%0) {\n\
          %k: f32[3] = const [4, 5, 6]\n%0: f32[3] = add %b, %k\n}, then_inputs=1}\n\
-         %z: f32[3], %rows: f32[?,3] = loop %n, %c, %one, %h {body=(%i: i64[], %go: bool[], %s: f32[3], %u: f32[3]) \
-         -> (%go, %t, %t) {\n%t: f32[3] = add %s, %u\n}, carried=1}\n}",
+         %z: f32[3], %rows: f32[?,3] = loop %n, %c, %one, %h {body=graph @b(%i: i64[], %go: bool[], %s: f32[3], %u: f32[3]) \
+         -> (\"0\"=%go, \"1\"=%t, \"2\"=%t) {\n%t: f32[3] = add %s, %u\n}, carried=1}\n}",
     );
     same_after(&g, 1).unwrap();
 }

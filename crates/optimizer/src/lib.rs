@@ -22,6 +22,7 @@ mod log;
 mod pass;
 mod pattern;
 mod pipeline;
+pub mod prune;
 pub mod quantize;
 mod rule;
 pub mod simplify;

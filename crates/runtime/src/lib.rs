@@ -29,6 +29,8 @@ mod nd;
 mod optimize;
 mod options;
 #[cfg(feature = "optimizer")]
+pub mod prune;
+#[cfg(feature = "optimizer")]
 pub mod quantize;
 mod runner;
 mod session;

@@ -1,3 +1,4 @@
+use crate::optimize::args::OptimizeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tensormill::{Backend, Optimization};
@@ -16,6 +17,7 @@ Examples:
   tensormill inspect model.onnx                      what goes in, what comes out, what is inside
   tensormill run model.onnx --inputs in.npz          run it and show the outputs
   tensormill bench model.onnx --threads 2            how fast it is
+  tensormill optimize model.onnx -o small.onnx --quantize f16
 
 Exit codes: 0 good, 1 failure, 2 usage, 3 the model is not supported, 4 a comparison failed."
 )]
@@ -68,12 +70,33 @@ Examples:
   tensormill compare model.onnx other.onnx --rtol 1e-3
   tensormill compare model.onnx --opt default --against-opt none --against-backend cpu")]
     Compare(CompareArgs),
-    /// Convert a model to a .mill file, which is mapped instead of parsed.
+    /// Convert a model to a .mill file, which is mapped instead of parsed, or to ONNX.
     #[command(after_help = "\
 Examples:
   tensormill convert model.onnx model.mill
-  tensormill convert model.onnx model.mill --opt default --dim batch=1")]
+  tensormill convert model.onnx model.mill --opt default --dim batch=1
+  tensormill convert model.mill model.onnx           for other engines")]
     Convert(ConvertArgs),
+    /// Make a model smaller and faster: fuse, quantize, and say what it cost.
+    #[command(after_help = "\
+Without options it folds constants and fuses operators. With --quantize it stores numbers in fewer bits:
+  int8          weights and activations; fastest. Needs --calib: some dozens of samples as the model will see
+  int8-dynamic  weights, and activations by their range in each run; no samples. For transformers and RNNs
+  int8-weights  weights only, computed with as floats; a quarter of the size
+  int4-weights  the same in groups; an eighth of the size. For large language models
+  f16           weights in half precision; half of the size, hardly any error
+A model written as .onnx runs in other engines too. The report says what it cost: size, latency, memory,
+error per output and layer, accuracy where labels are given, and what stays in float, and why.
+
+Examples:
+  tensormill optimize model.onnx -o fused.onnx
+  tensormill optimize model.onnx -o small.onnx --quantize int8 --calib photos/ --report report.html
+  tensormill optimize model.onnx -o small.onnx --quantize int8 --calib train.npz --eval test.npz --max-drop 1
+  tensormill optimize gpt2.onnx -o small.mill --quantize int4-weights --group 32
+  tensormill optimize model.onnx --sweep --calib train.npz --report trade-offs.html
+
+Exit codes: as for all commands; 4 when --max-drop cannot be kept.")]
+    Optimize(Box<OptimizeArgs>),
     /// Show what this machine and this program can do.
     Doctor {
         /// Print JSON.
@@ -300,7 +323,7 @@ pub struct CompareArgs {
 pub struct ConvertArgs {
     /// The model to read
     pub model: PathBuf,
-    /// The .mill file to write
+    /// The file to write: .mill or .onnx
     pub out: PathBuf,
     /// How much the graph is rewritten first
     #[arg(long, value_enum, default_value = "none")]
@@ -310,13 +333,13 @@ pub struct ConvertArgs {
     pub dims: Vec<(String, usize)>,
 }
 
-fn dim(text: &str) -> Result<(String, usize), String> {
+pub fn dim(text: &str) -> Result<(String, usize), String> {
     let (name, value) = text.rsplit_once('=').ok_or("write NAME=VALUE, as in batch=8")?;
     let value = value.parse().map_err(|_| format!("`{value}` is no size"))?;
     Ok((name.to_string(), value))
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(s) if (0.0..=1e7).contains(&s) => Ok(s),
         _ => Err("write seconds, as in 2.5".into()),

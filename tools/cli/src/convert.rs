@@ -10,9 +10,9 @@ use tensormill::{Optimization, SessionOptions};
 
 pub fn run(args: &ConvertArgs) -> Result<String, Failure> {
     let extension = args.out.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    if extension != "mill" {
+    if !matches!(extension.as_str(), "mill" | "onnx") {
         return Err(Failure::Usage(format!(
-            "only .mill files are written: name the output {}",
+            "only .mill and .onnx files are written: name the output {}",
             safe(&args.out.with_extension("mill").display().to_string())
         )));
     }

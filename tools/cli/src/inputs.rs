@@ -102,23 +102,15 @@ fn split<'a>(arg: &'a str, ports: &[Port]) -> Result<(Option<&'a str>, &'a str),
     Ok((None, arg))
 }
 
+/// The inputs of a model from one file, converted to the types that it takes.
+pub fn from_path(path: &Path, ports: &[Port]) -> Result<Vec<(String, Tensor)>, Failure> {
+    from_files(&InputArgs { inputs: vec![path.display().to_string()], cast: true }, ports)
+}
+
 /// The arrays of a file: with their names, or one without.
 fn read(path: &Path, open: &[&Port], named: bool) -> Result<Vec<(Option<String>, Tensor)>, Failure> {
     let shown = safe(&path.display().to_string());
-    let failed = |e: std::io::Error| Failure::new(format!("{shown}: {e}"));
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Failure::new(format!("{shown}: not a regular file")));
-    }
-    let mut head = [0; 512];
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let mut n = 0;
-    while n < head.len() {
-        match file.read(&mut head[n..]).map_err(failed)? {
-            0 => break,
-            k => n += k,
-        }
-    }
-    match FileKind::of(&head[..n]) {
+    match kind(path)? {
         FileKind::Zip => {
             let mut arrays = files::read_npz(path)?;
             if arrays.len() == 1 && (named || open.len() == 1) {
@@ -140,6 +132,25 @@ fn read(path: &Path, open: &[&Port], named: bool) -> Result<Vec<(Option<String>,
             "{shown}: not an input that is read here: give .npz, .npy, PNG, JPEG or CSV"
         ))),
     }
+}
+
+/// What a file looks like from its first bytes.
+pub fn kind(path: &Path) -> Result<FileKind, Failure> {
+    let shown = safe(&path.display().to_string());
+    let failed = |e: std::io::Error| Failure::new(format!("{shown}: {e}"));
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Failure::new(format!("{shown}: not a regular file")));
+    }
+    let mut head = [0; 512];
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut n = 0;
+    while n < head.len() {
+        match file.read(&mut head[n..]).map_err(failed)? {
+            0 => break,
+            k => n += k,
+        }
+    }
+    Ok(FileKind::of(&head[..n]))
 }
 
 fn single<'a>(open: &[&'a Port], shown: &str) -> Result<&'a Port, Failure> {

@@ -11,6 +11,7 @@ mod failure;
 mod image_input;
 mod inputs;
 mod inspect;
+mod optimize;
 mod outputs;
 mod profile;
 mod run;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Some(Command::Profile(a)) => profile::run(&a),
         Some(Command::Compare(a)) => compare::run(&a),
         Some(Command::Convert(a)) => convert::run(&a),
+        Some(Command::Optimize(a)) => optimize::run(&a),
         Some(Command::Doctor { json }) => Ok(doctor::run(json)),
         Some(Command::Completions { shell }) => {
             let mut out = vec![];

@@ -205,8 +205,12 @@ fn converted_models_compute_the_same() {
         good(&["convert", digits(), &m, "--opt", opt]);
         good(&["compare", digits(), &m, "--inputs", samples()]);
         assert_eq!(json(&["inspect", &m, "--json"])["format"], "mill");
+        let onnx = dir.path().join(format!("{opt}.onnx")).display().to_string();
+        good(&["convert", &m, &onnx]);
+        good(&["compare", digits(), &onnx, "--inputs", samples()]);
+        assert_eq!(json(&["inspect", &onnx, "--json"])["format"], "onnx");
     }
-    bad(2, &["convert", digits(), "out.onnx"]);
+    bad(2, &["convert", digits(), "out.tflite"]);
 }
 
 #[test]

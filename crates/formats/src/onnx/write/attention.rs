@@ -43,7 +43,10 @@ fn scale(cx: &NodeCx<'_, '_, '_>, op: &Attention) -> Option<f64> {
     if let Some(s) = op.scale {
         return Some(f64::from(s.0));
     }
-    let size = if op.q_heads == 0 { cx.size_of(0, 3)? } else { cx.size_of(0, 2)? / op.q_heads };
+    let size = match op.q_heads {
+        0 => cx.size_of(0, 3)?,
+        heads => cx.size_of(0, 2)? / heads,
+    };
     Some(1.0 / (size as f64).sqrt())
 }
 

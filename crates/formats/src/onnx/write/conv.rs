@@ -53,7 +53,7 @@ fn source(cx: &mut NodeCx<'_, '_, '_>, s: &Source, what: &str) -> String {
 }
 
 /// Factors and their zero points.
-pub(super) fn narrow(cx: &mut NodeCx<'_, '_, '_>, a: &Narrow, b: &Narrow) -> Vec<String> {
+pub(super) fn narrow(cx: &mut NodeCx<'_, '_, '_>, [a, b]: &[Narrow; 2]) -> Vec<String> {
     let mut inputs = vec![source(cx, &a.value, "left"), source(cx, &b.value, "right")];
     for (s, what) in [(&a.zero, "left_zero"), (&b.zero, "right_zero")] {
         inputs.push(s.as_ref().map_or_else(String::new, |s| source(cx, s, what)));
@@ -61,9 +61,9 @@ pub(super) fn narrow(cx: &mut NodeCx<'_, '_, '_>, a: &Narrow, b: &Narrow) -> Vec
     inputs
 }
 
-pub(super) fn conv_integer(cx: &mut NodeCx<'_, '_, '_>, op: &Conv, a: &Narrow, b: &Narrow) -> Result<()> {
+pub(super) fn conv_integer(cx: &mut NodeCx<'_, '_, '_>, op: &Conv, factors: &[Narrow; 2]) -> Result<()> {
     let kernel = kernel(cx);
-    let (inputs, y) = (narrow(cx, a, b), cx.output(0));
+    let (inputs, y) = (narrow(cx, factors), cx.output(0));
     cx.add("ConvInteger", inputs, vec![y]).conv(op, &kernel);
     Ok(())
 }

@@ -176,9 +176,7 @@ impl<'w, 'g> GraphCx<'w, 'g> {
         }
         let wanted = match (&info.name, self.g.producer(v)) {
             (Some(name), _) => name.to_string(),
-            (None, Some((_, n))) => {
-                n.origin.as_deref().map_or_else(|| n.op.name(), |o| o).to_owned() + "_out"
-            }
+            (None, Some((_, n))) => n.origin.as_deref().unwrap_or_else(|| n.op.name()).to_owned() + "_out",
             (None, None) => "value".to_owned(),
         };
         let name = self.w.names.fresh(&wanted);

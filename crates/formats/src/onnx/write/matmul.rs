@@ -64,8 +64,8 @@ pub(super) fn gemm(cx: &mut NodeCx<'_, '_, '_>, product: &Node, c: ValueId) -> R
     Ok(())
 }
 
-pub(super) fn matmul_integer(cx: &mut NodeCx<'_, '_, '_>, a: &Narrow, b: &Narrow) -> Result<()> {
-    let (inputs, y) = (narrow(cx, a, b), cx.output(0));
+pub(super) fn matmul_integer(cx: &mut NodeCx<'_, '_, '_>, factors: &[Narrow; 2]) -> Result<()> {
+    let (inputs, y) = (narrow(cx, factors), cx.output(0));
     cx.add("MatMulInteger", inputs, vec![y]);
     Ok(())
 }

@@ -95,9 +95,9 @@ fn write_node(cx: &mut NodeCx<'_, '_, '_>, form: &Form) -> Result<()> {
             let product = cx.g().node(*product);
             matmul::gemm(cx, product, *c)
         }
-        Form::Integer { a, b } => match &cx.node.op {
-            Op::Conv(op) => conv::conv_integer(cx, op, a, b),
-            _ => matmul::matmul_integer(cx, a, b),
+        Form::Integer(factors) => match &cx.node.op {
+            Op::Conv(op) => conv::conv_integer(cx, op, factors),
+            _ => matmul::matmul_integer(cx, factors),
         },
         Form::DynamicQuantize { x, y, scale, point } => {
             quantize::dynamic_quantize(cx, *x, [*y, *scale, *point])

@@ -15,7 +15,7 @@ pub(super) enum Form {
     /// A sum whose first term is a product of matrices with no other reader, as one Gemm.
     Gemm { product: NodeId, c: ValueId },
     /// A product or convolution of 8-bit integers less their zero points.
-    Integer { a: Narrow, b: Narrow },
+    Integer(Box<[Narrow; 2]>),
     /// Range, scale, zero point and quantization of one tensor.
     DynamicQuantize { x: ValueId, y: ValueId, scale: ValueId, point: ValueId },
 }
@@ -72,9 +72,9 @@ impl Plan {
                         demand(g, &mut needed, *v);
                     }
                 }
-                Form::Integer { a, b } => {
-                    for s in [Some(&a.value), a.zero.as_ref(), Some(&b.value), b.zero.as_ref()] {
-                        if let Some(Source::Value(v)) = s {
+                Form::Integer(factors) => {
+                    for s in factors.iter().flat_map(|f| [Some(&f.value), f.zero.as_ref()]).flatten() {
+                        if let Source::Value(v) = s {
                             demand(g, &mut needed, *v);
                         }
                     }
@@ -135,7 +135,7 @@ fn integer(g: &Graph, node: &Node) -> Option<Form> {
     // Zero points of a right factor stand along its columns, all others along rows or kernels.
     let columns = matches!(node.op, Op::MatMul(_));
     let (a, b) = (narrow(g, node.input(0)?, false)?, narrow(g, node.input(1)?, columns)?);
-    Some(Form::Integer { a, b })
+    Some(Form::Integer(Box::new([a, b])))
 }
 
 fn narrow(g: &Graph, v: ValueId, columns: bool) -> Option<Narrow> {

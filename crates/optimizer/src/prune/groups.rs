@@ -1,0 +1,353 @@
+//! Which channels of which values must go together: union-find over the elements of channel axes.
+//!
+//! An axis of a value is a slot, an index along it a cell. Ops tie cells: a convolution those of its result to
+//! rows of its weights, a sum those of its operands, a concatenation those of its parts to places in the whole. An
+//! op that is not known to bear the loss of a cell freezes it.
+
+use crate::pattern::dims;
+use std::collections::BTreeMap;
+use tensormill_ir::{
+    Graph, Node, NodeId, Op, ValueId,
+    ops::{Conv, MatMul},
+};
+
+/// Cells at most; a graph beyond keeps its channels.
+const MAX_CELLS: usize = 1 << 25;
+
+/// An axis of a value.
+pub(super) type Axis = (ValueId, usize);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot {
+    base: usize,
+    pub(super) size: usize,
+}
+
+/// The cells of all axes that channels are tied through.
+pub(super) struct Groups<'g> {
+    g: &'g Graph,
+    parent: Vec<u32>,
+    /// By root.
+    frozen: Vec<bool>,
+    pub(super) slots: BTreeMap<Axis, Slot>,
+    queue: Vec<Axis>,
+}
+
+/// Where a value stands at a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Operand(usize),
+    Result(usize),
+}
+
+impl<'g> Groups<'g> {
+    /// Ties what belongs together, starting from the results of all products with constant weights.
+    pub(super) fn of(g: &'g Graph, keep: &dyn Fn(&Node) -> bool) -> Groups<'g> {
+        let mut s = Groups { g, parent: vec![], frozen: vec![], slots: BTreeMap::new(), queue: vec![] };
+        for id in g.order() {
+            let n = g.node(id);
+            let fixed = n.input(1).is_some_and(|w| g.constant(w).is_some());
+            let axis = match &n.op {
+                Op::Conv(_) if fixed => Some(1),
+                Op::MatMul(_) if fixed => dims(g, n.output()).and_then(|d| d.len().checked_sub(1)),
+                _ => None,
+            };
+            if let Some(axis) = axis
+                && s.slot((n.output(), axis)).is_some()
+                && keep(n)
+            {
+                s.freeze((n.output(), axis));
+            }
+        }
+        while let Some(at) = s.queue.pop() {
+            s.visit(at);
+        }
+        s
+    }
+
+    /// The slot of an axis, which is looked at later if it is new; `None` for open sizes.
+    fn slot(&mut self, at: Axis) -> Option<Slot> {
+        if let Some(s) = self.slots.get(&at) {
+            return Some(*s);
+        }
+        let size = dims(self.g, at.0)?.get(at.1)?.known()?;
+        if size == 0 || self.parent.len() + size > MAX_CELLS {
+            return None;
+        }
+        let base = self.parent.len();
+        self.parent.extend((base..base + size).map(|i| i as u32));
+        self.frozen.resize(base + size, false);
+        let slot = Slot { base, size };
+        self.slots.insert(at, slot);
+        self.queue.push(at);
+        Some(slot)
+    }
+
+    /// The cell that stands for all that a cell is tied to.
+    pub(super) fn root(&mut self, s: Slot, i: usize) -> usize {
+        let mut at = s.base + i;
+        while self.parent[at] as usize != at {
+            self.parent[at] = self.parent[self.parent[at] as usize];
+            at = self.parent[at] as usize;
+        }
+        at
+    }
+
+    pub(super) fn is_frozen(&self, root: usize) -> bool {
+        self.frozen[root]
+    }
+
+    fn freeze(&mut self, at: Axis) {
+        if let Some(s) = self.slots.get(&at).copied() {
+            for i in 0..s.size {
+                let r = self.root(s, i);
+                self.frozen[r] = true;
+            }
+        }
+    }
+
+    fn tie(&mut self, a: (Slot, usize), b: (Slot, usize)) {
+        let (a, b) = (self.root(a.0, a.1), self.root(b.0, b.1));
+        let (low, high) = (a.min(b), a.max(b));
+        // The first cell stands for all, so that the order of ties does not matter.
+        self.parent[high] = low as u32;
+        self.frozen[low] |= self.frozen[high];
+    }
+
+    /// Ties equal places of two axes; whether they are of one size.
+    fn link(&mut self, a: Axis, b: Axis) -> bool {
+        self.link_blocks(a, 0, b, 1)
+    }
+
+    /// Ties each cell `offset + i` of the first axis to the cells `i * each ..` of the second.
+    fn link_blocks(&mut self, a: Axis, offset: usize, b: Axis, each: usize) -> bool {
+        let (Some(x), Some(y)) = (self.slot(a), self.slot(b)) else { return false };
+        let n = y.size / each;
+        if !y.size.is_multiple_of(each) || offset + n > x.size || (offset == 0 && each > 1 && n != x.size) {
+            return false;
+        }
+        for i in 0..y.size {
+            self.tie((x, offset + i / each), (y, i));
+        }
+        true
+    }
+
+    fn visit(&mut self, at: Axis) {
+        let (v, axis) = at;
+        let g = self.g;
+        let mut known = !g.is_output(v) && !g.inputs().contains(&v);
+        if let Some((id, n)) = g.producer(v)
+            && !matches!(n.op, Op::Const(_))
+        {
+            let j = n.outputs.iter().position(|o| *o == v).unwrap_or(0);
+            known &= self.relate(id, Place::Result(j), axis);
+        }
+        for &id in g.value(v).users() {
+            for (i, operand) in g.node(id).inputs.iter().enumerate() {
+                if *operand == Some(v) {
+                    known &= self.relate(id, Place::Operand(i), axis);
+                }
+            }
+        }
+        if !known {
+            self.freeze(at);
+        }
+    }
+
+    fn rank(&self, v: ValueId) -> usize {
+        dims(self.g, v).map_or(0, |d| d.len())
+    }
+
+    fn size(&self, v: ValueId, axis: usize) -> Option<usize> {
+        dims(self.g, v)?.get(axis)?.known()
+    }
+
+    /// Ties an axis of a node's operand or result to what the node ties it to; false when the node cannot
+    /// lose cells of it.
+    fn relate(&mut self, id: NodeId, place: Place, axis: usize) -> bool {
+        let g = self.g;
+        let n = g.node(id);
+        let y = n.output();
+        let (Some(x), single) = (n.input(0), n.outputs.len() == 1) else { return false };
+        match &n.op {
+            Op::Conv(op) => self.conv(n, op, place, axis),
+            Op::MatMul(op) => self.matmul(n, op, place, axis),
+            Op::BatchNorm(_) => match place {
+                Place::Operand(1..) => self.per_channel(n),
+                _ if axis == 1 => self.per_channel(n),
+                _ => self.link((x, axis), (y, axis)),
+            },
+            Op::Unary(_) | Op::Cast(_) => self.link((x, axis), (y, axis)),
+            Op::Clip(_) => {
+                matches!(place, Place::Operand(0) | Place::Result(_)) && self.link((x, axis), (y, axis))
+            }
+            Op::Binary(_) | Op::Where(_) => self.broadcast(n, place, axis),
+            Op::MaxPool(_) | Op::AveragePool(_) | Op::LpPool(_) => {
+                single && axis < 2 && self.link((x, axis), (y, axis))
+            }
+            Op::Softmax(s) => !self.is(s.axis, x, axis) && self.link((x, axis), (y, axis)),
+            Op::LogSoftmax(s) => !self.is(s.axis, x, axis) && self.link((x, axis), (y, axis)),
+            Op::Reduce(r) => self.reduce(n, r.keepdims, place, axis),
+            Op::Concat(c) => self.concat(n, c.axis, axis),
+            Op::Transpose(t) => self.transpose(&t.perm, x, y, place, axis),
+            Op::Flatten(f) => f.axis == 1 && self.flat(x, y, place, axis),
+            Op::Reshape(_) => self.reshape(n, x, y, place, axis),
+            Op::Resize(_) => {
+                // Scales leave the axis alone; sizes would have to change with it.
+                let scale = n.input(2).and_then(|s| g.constant(s)?.to_f64_vec().ok());
+                let kept = n.input(3).is_none() && scale.is_some_and(|s| s.get(axis) == Some(&1.0));
+                let data = matches!(place, Place::Operand(0) | Place::Result(_));
+                data && kept && self.link((x, axis), (y, axis))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an attribute that may count from the end means this axis of `v`.
+    fn is(&self, attribute: i64, v: ValueId, axis: usize) -> bool {
+        let rank = self.rank(v) as i64;
+        (if attribute < 0 { attribute + rank } else { attribute }) == axis as i64
+    }
+
+    fn conv(&mut self, n: &Node, op: &Conv, place: Place, axis: usize) -> bool {
+        let (Some(x), Some(w), y) = (n.input(0), n.input(1), n.output()) else { return false };
+        if !op.epilogue.is_empty() || self.g.constant(w).is_none() {
+            return false;
+        }
+        let rows = |s: &mut Self| s.link((y, 1), (w, 0)) && n.input(2).is_none_or(|b| s.link((w, 0), (b, 0)));
+        // Every channel by itself.
+        let apart = op.group > 1
+            && self.size(x, 1) == Some(op.group)
+            && self.size(w, 0) == Some(op.group)
+            && self.size(w, 1) == Some(1);
+        match (place, axis) {
+            (Place::Operand(0) | Place::Result(_), 0) => false,
+            (Place::Operand(0), 1) if op.group == 1 => self.link((x, 1), (w, 1)),
+            (Place::Operand(1), 1) if op.group == 1 => self.link((x, 1), (w, 1)),
+            (Place::Result(_), 1) | (Place::Operand(1), 0) | (Place::Operand(2), 0) if op.group == 1 => {
+                rows(self)
+            }
+            (Place::Operand(0) | Place::Result(_), 1) | (Place::Operand(1 | 2), 0) if apart => {
+                rows(self) && self.link((x, 1), (y, 1))
+            }
+            _ => false,
+        }
+    }
+
+    fn matmul(&mut self, n: &Node, op: &MatMul, place: Place, axis: usize) -> bool {
+        let (Some(x), Some(w), y) = (n.input(0), n.input(1), n.output()) else { return false };
+        let plain = op.epilogue.is_empty() && !op.trans_a && self.g.constant(w).is_some();
+        let (rx, ry) = (self.rank(x), self.rank(y));
+        if !plain || self.rank(w) != 2 || rx < 2 || ry != rx {
+            return false;
+        }
+        let (inner, outer) = if op.trans_b { (1, 0) } else { (0, 1) };
+        match place {
+            Place::Operand(0) if axis + 1 == rx => self.link((x, axis), (w, inner)),
+            Place::Operand(1) if axis == inner => self.link((x, rx - 1), (w, inner)),
+            Place::Operand(1) => self.link((y, ry - 1), (w, outer)),
+            Place::Result(_) if axis + 1 == ry => self.link((y, axis), (w, outer)),
+            Place::Operand(0) | Place::Result(_) => self.link((x, axis), (y, axis)),
+            Place::Operand(_) => false,
+        }
+    }
+
+    /// A normalization with four vectors of one number per channel.
+    fn per_channel(&mut self, n: &Node) -> bool {
+        let (Some(x), y) = (n.input(0), n.output()) else { return false };
+        let vectors: Vec<ValueId> = n.inputs[1..].iter().flatten().copied().collect();
+        self.link((x, 1), (y, 1)) && vectors.into_iter().all(|p| self.link((x, 1), (p, 0)))
+    }
+
+    /// Operands that stretch to the result's shape; those of size 1 along the axis stay as they are.
+    fn broadcast(&mut self, n: &Node, place: Place, axis: usize) -> bool {
+        let y = n.output();
+        let rank = self.rank(y);
+        let axis = match place {
+            Place::Result(_) => axis,
+            Place::Operand(i) => {
+                let Some(v) = n.input(i) else { return false };
+                axis + rank - self.rank(v)
+            }
+        };
+        n.inputs.iter().flatten().all(|v| {
+            let Some(own) = (axis + self.rank(*v)).checked_sub(rank) else { return true };
+            match self.size(*v, own) {
+                Some(1) if self.size(y, axis) != Some(1) => true,
+                _ => self.link((y, axis), (*v, own)),
+            }
+        })
+    }
+
+    fn reduce(&mut self, n: &Node, keepdims: bool, place: Place, axis: usize) -> bool {
+        let (Some(x), y) = (n.input(0), n.output()) else { return false };
+        let Some(axes) = n.input(1).and_then(|a| self.g.const_ints(a)) else { return false };
+        if axes.is_empty() {
+            return false;
+        }
+        let rank = self.rank(x);
+        let gone: Vec<bool> = (0..rank).map(|i| axes.iter().any(|a| self.is(*a, x, i))).collect();
+        // The axes of x that the result has, in order.
+        let kept: Vec<usize> = (0..rank).filter(|i| keepdims || !gone[*i]).collect();
+        let own = match place {
+            Place::Operand(0) => axis,
+            Place::Result(_) => match kept.get(axis) {
+                Some(i) => *i,
+                None => return false,
+            },
+            Place::Operand(_) => return false,
+        };
+        let Some(to) = kept.iter().position(|i| *i == own) else { return false };
+        !gone[own] && self.link((x, own), (y, to))
+    }
+
+    fn concat(&mut self, n: &Node, along: i64, axis: usize) -> bool {
+        let y = n.output();
+        let parts: Vec<ValueId> = n.inputs.iter().flatten().copied().collect();
+        if !self.is(along, y, axis) {
+            return parts.into_iter().all(|p| self.link((y, axis), (p, axis)));
+        }
+        let mut offset = 0;
+        for p in parts {
+            let Some(size) = self.size(p, axis) else { return false };
+            if !self.link_blocks((y, axis), offset, (p, axis), 1) {
+                return false;
+            }
+            offset += size;
+        }
+        true
+    }
+
+    fn transpose(&mut self, perm: &[usize], x: ValueId, y: ValueId, place: Place, axis: usize) -> bool {
+        let rank = self.rank(x);
+        let from = |i: usize| if perm.is_empty() { rank - 1 - i } else { perm[i] };
+        match place {
+            Place::Result(_) => self.link((x, from(axis)), (y, axis)),
+            Place::Operand(_) => match (0..rank).find(|i| from(*i) == axis) {
+                Some(to) => self.link((x, axis), (y, to)),
+                None => false,
+            },
+        }
+    }
+
+    /// Channels and what follows them as one axis.
+    fn flat(&mut self, x: ValueId, y: ValueId, place: Place, axis: usize) -> bool {
+        let Some(d) = dims(self.g, x) else { return false };
+        let rest: Option<usize> = d.iter().skip(2).map(|d| d.known()).product();
+        let (Some(each), true) = (rest.filter(|n| *n > 0), d.len() >= 2 && self.rank(y) == 2) else {
+            return false;
+        };
+        let own = matches!(place, Place::Operand(0) | Place::Result(_));
+        own && axis == 1 && self.link_blocks((x, 1), 0, (y, 1), each)
+    }
+
+    /// A reshape that is a flattening and computes the length of what is flattened.
+    fn reshape(&mut self, n: &Node, x: ValueId, y: ValueId, place: Place, axis: usize) -> bool {
+        let shape = n.input(1).and_then(|s| self.g.const_ints(s));
+        let open = shape.is_some_and(|s| s.len() == 2 && s[1] == -1);
+        let batch = dims(self.g, x)
+            .zip(dims(self.g, y))
+            .is_some_and(|(x, y)| x.first().zip(y.first()).is_some_and(|(a, b)| a.same(b)));
+        open && batch && self.flat(x, y, place, axis)
+    }
+}
