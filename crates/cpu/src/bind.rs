@@ -85,6 +85,7 @@ pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, Backe
         orders: vec![Order::Plain; g.value_capacity()],
         converted: FxHashMap::default(),
     };
+    b.narrow_weights();
     b.check_sizes()?;
     b.mark_needed();
     for (i, &v) in g.inputs().iter().enumerate() {
@@ -120,6 +121,18 @@ fn static_type(f: &Inferred) -> Option<(DType, Shape)> {
 }
 
 impl Binder<'_> {
+    /// Gives constants of four bits their types where only products read them, which pack them; nobody else may
+    /// see such elements as memory has them.
+    fn narrow_weights(&mut self) {
+        let g = &self.shared.graph;
+        for (&v, t) in &self.shared.constants {
+            let packs = |id: &NodeId| matches!(g.node(*id).op, Op::QuantizedMatMul(_));
+            if matches!(t.dtype(), DType::I4 | DType::U4) && g.value(v).users().iter().all(packs) {
+                self.types[v.index()] = Some((t.dtype(), t.shape().clone()));
+            }
+        }
+    }
+
     fn check_sizes(&self) -> Result<(), BackendError> {
         let limit = self.shared.options.max_elements;
         for (dtype, shape) in self.types.iter().flatten() {

@@ -97,5 +97,6 @@ proptest! {
         let plan = backend.compile(g.clone(), &CompileOptions::default()).unwrap();
         let got = run(&*plan, &inputs).unwrap();
         prop_assert_eq!(far(&expected[0], &got[0], 0.0, 1e-3).unwrap(), 0);
+        prop_assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
     }
 }
