@@ -1,4 +1,5 @@
 //! Small networks quantized end to end: by every scheme and method, with samples drawn from a seed.
+#![cfg(feature = "optimizer")]
 
 use tensormill::{
     Dim, Error, Graph, Model, Session, SessionOptions, Tensor, Type,
