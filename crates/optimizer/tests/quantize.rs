@@ -12,7 +12,8 @@ use tensormill_ir::{
 use tensormill_optimizer::{
     OptOptions,
     quantize::{
-        Method, Observer, QuantOptions, Quantized, Scheme, Statistics, Treatment, prepare, quantize, wanted,
+        Method, Observer, QuantOptions, Quantized, Scheme, Statistics, Treatment, Wanted, equalize, prepare,
+        quantize, wanted, wanted_to_equalize,
     },
     testing::{Bytes, random_inputs},
 };
@@ -30,9 +31,13 @@ fn run(g: &Graph, inputs: &[Value]) -> Vec<Tensor> {
 }
 
 fn observed(g: &Graph, o: &QuantOptions, samples: u64) -> Statistics {
+    watched(g, &wanted(g, o), samples)
+}
+
+fn watched(g: &Graph, wanted: &Wanted, samples: u64) -> Statistics {
     let mut stats = Statistics::default();
     // In parts of few bytes, which must not matter.
-    for observer in Observer::all(g, &wanted(g, o), 1 << 10).expect("observers") {
+    for observer in Observer::all(g, wanted, 1 << 10).expect("observers") {
         observer.graph.verify().expect("a valid graph");
         for seed in 0..samples {
             let inputs = random_inputs(g, &mut Bytes::seeded(seed, 1 << 14));
@@ -96,6 +101,8 @@ fn check(path: &Path, bless: bool) -> Result<(), String> {
     let before = text::parse_with(before_text, &resolve).map_err(|e| format!("before: {e}"))?;
     let mut prepared = before.clone();
     prepare(&mut prepared, &OptOptions::default()).map_err(|e| e.to_string())?;
+    let seen = watched(&prepared, &wanted_to_equalize(&prepared, &o), SAMPLES);
+    let (prepared, _) = equalize(&prepared, &o, &seen).map_err(|e| e.to_string())?;
     let done = quantize(&prepared, &o, &observed(&prepared, &o, SAMPLES)).map_err(|e| e.to_string())?;
     done.graph.verify().map_err(|e| e.to_string())?;
     let away = distance(&before, &done.graph);
@@ -225,6 +232,11 @@ fn conv(b: &mut GraphBuilder, bytes: &mut Bytes, x: ValueId, channels: usize) ->
 fn quantized(g: &Graph, o: &QuantOptions, samples: u64) -> (Graph, Quantized) {
     let mut float = g.clone();
     prepare(&mut float, &OptOptions::default()).expect("prepared");
+    let seen = watched(&float, &wanted_to_equalize(&float, o), samples);
+    let (float, declined) = equalize(&float, o, &seen).expect("equalized");
+    assert!(declined.iter().all(|d| !d.is_quantized()));
+    let away = distance(g, &float);
+    assert!(away < 1e-4, "scales moved by {away}\n{g}\n{float}");
     let done = quantize(&float, o, &observed(&float, o, samples)).expect("quantized");
     done.graph.verify().expect("a valid graph");
     for n in &done.nodes {

@@ -115,7 +115,7 @@ impl Quantizer {
         self
     }
 
-    /// Whether 4-bit weights have zero points, for four more bits a group. They do not, unless set.
+    /// Whether 4-bit weights have zero points, for four more bits a group. They do, unless set.
     #[must_use]
     pub fn zero_points(mut self, yes: bool) -> Self {
         self.options.zero_points = yes;
@@ -130,8 +130,8 @@ impl Quantizer {
         self
     }
 
-    /// Whether roundings of weights compensate each other on the given samples. They do, unless set, in all schemes
-    /// but [`Scheme::StaticInt8`], where it gains little beside the rounding of activations.
+    /// Whether roundings of weights compensate each other on the given samples. They do, unless set, in
+    /// [`Scheme::Int4Weights`]; those of 8 bits gain little by it.
     #[must_use]
     pub fn compensate(mut self, yes: bool) -> Self {
         self.options.compensate = yes;
@@ -175,7 +175,7 @@ impl Quantizer {
     }
 
     /// Quantizes a model. Ranges come from the samples; schemes other than [`Scheme::StaticInt8`] do without, but
-    /// round weights better with some.
+    /// [`Scheme::Int4Weights`] rounds better with some, and every report has figures only with some.
     ///
     /// # Errors
     /// [`Error::Quantize`] for options that make no sense, a name to exclude that no node has, and a static
@@ -198,12 +198,18 @@ impl Quantizer {
         let mut graph = model.graph().clone();
         quantize::prepare(&mut graph, &limited(model.limits()))?;
         // Scales move by what a first pass over the samples has seen; that takes them all into memory.
-        let first = quantize::wanted_to_equalize(&graph, &self.options);
-        if !first.channels.is_empty() {
+        if self.options.equalize || self.options.smooth.is_some() {
+            let first = quantize::wanted_to_equalize(&graph, &self.options);
             let all = samples.into_iter().collect::<Result<Vec<_>, _>>()?;
             let (stats, ..) = self.pass(model, &graph, &first, all.iter().cloned().map(Ok))?;
-            (graph, _) = quantize::equalize(&graph, &self.options, &stats)?;
-            return self.finish(model, graph, all.into_iter().map(Ok));
+            let (scaled, declined) = quantize::equalize(&graph, &self.options, &stats)?;
+            let mut observed = self.finish(model, scaled, all.into_iter().map(Ok))?;
+            for n in declined {
+                if let Treatment::Float(why) = n.treatment {
+                    observed.not_scaled.push((n.name, why));
+                }
+            }
+            return Ok(observed);
         }
         self.finish(model, graph, samples)
     }
@@ -218,7 +224,7 @@ impl Quantizer {
             let what = "ranges of activations come from samples, and there are none".into();
             return Err(Error::Quantize { what });
         }
-        Ok(Observed { model: model.clone(), graph, stats, samples, count })
+        Ok(Observed { model: model.clone(), graph, stats, samples, count, not_scaled: vec![] })
     }
 
     /// Runs a graph on samples. Returns what was seen, the first samples, and how many there were.
@@ -270,6 +276,7 @@ struct Observed {
     stats: Statistics,
     samples: Vec<Inputs>,
     count: usize,
+    not_scaled: Vec<(String, &'static str)>,
 }
 
 impl Observed {
@@ -280,6 +287,7 @@ impl Observed {
         let report = QuantReport {
             nodes: done.nodes.iter().zip(&noise.nodes).map(|(n, db)| QuantNode::new(n, *db)).collect(),
             outputs: self.model.outputs().iter().map(|p| p.name.clone()).zip(noise.outputs).collect(),
+            not_scaled: self.not_scaled.clone(),
             samples: self.count,
             float_bytes: self.graph.constant_bytes(),
             quantized_bytes: done.graph.constant_bytes(),

@@ -18,12 +18,13 @@ pub(super) const MAX_INPUTS: usize = 4096;
 pub struct Moments {
     size: usize,
     sums: Vec<f32>,
+    inputs: f64,
 }
 
 impl Moments {
     /// Nothing observed, for inputs of this many elements.
     pub fn new(size: usize) -> Moments {
-        Moments { size, sums: vec![0.0; size * size] }
+        Moments { size, sums: vec![0.0; size * size], inputs: 0.0 }
     }
 
     /// Elements of an input.
@@ -31,10 +32,11 @@ impl Moments {
         self.size
     }
 
-    /// Adds sums over further inputs: `size` rows of as many.
-    pub fn add(&mut self, sums: &[f32]) {
+    /// Adds sums over so many further inputs: `size` rows of as many.
+    pub fn add(&mut self, sums: &[f32], inputs: f64) {
         if sums.len() == self.sums.len() && sums.iter().all(|v| v.is_finite()) {
             self.sums.iter_mut().zip(sums).for_each(|(a, b)| *a += b);
+            self.inputs += inputs;
         }
     }
 
@@ -43,48 +45,73 @@ impl Moments {
         (0..self.size).map(|i| self.sums[i * self.size + i]).collect()
     }
 
-    /// The upper factor U of the inverse, `H^-1 = U' U`; `None` when there is none.
-    fn factor(&self) -> Option<Vec<f32>> {
+    /// The part of the sums that is taken for more than chance: of few inputs, elements go together that do not in
+    /// others, and what is left is taken from the diagonal.
+    fn own(&self) -> f64 {
+        self.inputs / (self.inputs + self.size as f64)
+    }
+
+    /// How the error of each weight is spread over those after it: of `H = (U + 1) D (U + 1)'`, with D diagonal, the
+    /// strictly upper U; `None` where H has no such form. Rounding with it is the method of the paper without an
+    /// inverse ("QuIP", Chee and others, 2023, section 3).
+    fn spread(&self) -> Option<Vec<f32>> {
         let n = self.size;
         let mean = (0..n).map(|i| f64::from(self.sums[i * n + i])).sum::<f64>() / n as f64;
         if !(mean.is_finite() && mean > 0.0) {
             return None;
         }
-        let mut h: Vec<f64> = self.sums.iter().map(|v| f64::from(*v)).collect();
+        let own = self.own();
+        let mut h: Vec<f64> = self.sums.iter().map(|v| own * f64::from(*v)).collect();
         for i in 0..n {
-            h[i * n + i] += DAMPING * mean;
+            h[i * n + i] += (1.0 - own + DAMPING) * mean;
         }
-        // With rows and columns in reverse, the lower factor L of H gives the upper one of its inverse:
-        // reversed, H = R R' with R upper, and H^-1 = R'^-1 R^-1, whose right part is upper.
+        // With rows and columns in reverse, the lower factor becomes an upper one.
         h.reverse();
         cholesky(&mut h, n)?;
         h.reverse();
-        Some(inverse_upper(&h, n).into_iter().map(|v| v as f32).collect())
+        let last: Vec<f64> = (0..n).map(|k| 1.0 / h[k * n + k]).collect();
+        Some(h.iter().enumerate().map(|(i, v)| (v * last[i % n]) as f32).collect())
     }
 }
 
 /// The lower factor of a symmetric matrix in its place, zeros above; `None` unless it is positive definite.
 fn cholesky(a: &mut [f64], n: usize) -> Option<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // A block of columns at a time: the rows that all others multiply with stay in a cache.
     for start in (0..n).step_by(PANEL) {
-        for r in start..n {
-            let (above, row) = a.split_at_mut(r * n);
+        let end = (start + PANEL).min(n);
+        let (panel, below) = a[start * n..].split_at_mut((end - start) * n);
+        for r in start..end {
+            let (above, row) = panel.split_at_mut((r - start) * n);
             let row = &mut row[..n];
-            for j in start..(start + PANEL).min(r) {
-                let other = &above[j * n..j * n + j + 1];
-                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+            solve(row, above, n, start);
+            let d = row[r] - dot(&row[..r], &row[..r]);
+            if !(d.is_finite() && d > 0.0) {
+                return None;
             }
-            if r < start + PANEL {
-                let d = row[r] - dot(&row[..r], &row[..r]);
-                if !(d.is_finite() && d > 0.0) {
-                    return None;
-                }
-                row[r] = d.sqrt();
-                row[r + 1..].fill(0.0);
-            }
+            row[r] = d.sqrt();
+            row[r + 1..].fill(0.0);
         }
+        // Rows below do not see each other.
+        let rows = (n - end).div_ceil(threads).max(1);
+        let panel = &*panel;
+        std::thread::scope(|s| {
+            let mut parts = below.chunks_mut(rows * n);
+            let own = parts.next();
+            for part in parts {
+                s.spawn(move || part.chunks_mut(n).for_each(|row| solve(row, panel, n, start)));
+            }
+            own.into_iter().flat_map(|p| p.chunks_mut(n)).for_each(|row| solve(row, panel, n, start));
+        });
     }
     Some(())
+}
+
+/// The elements of a row that belong to the columns of a panel's finished rows.
+fn solve(row: &mut [f64], panel: &[f64], n: usize, start: usize) {
+    for (j, other) in (start..).zip(panel.chunks(n)) {
+        row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+    }
 }
 
 /// A sum in four parts, which a compiler may keep in one register.
@@ -100,35 +127,6 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     part.iter().sum::<f64>() + rest
 }
 
-/// The inverse of an upper triangular matrix.
-fn inverse_upper(u: &[f64], n: usize) -> Vec<f64> {
-    let mut out = vec![0.0; n * n];
-    for start in (0..n).step_by(PANEL).rev() {
-        let end = (start + PANEL).min(n);
-        let (head, below) = out.split_at_mut(end * n);
-        for (k, row) in (end..n).zip(below.chunks(n)) {
-            for i in start..end {
-                subtract(&mut head[i * n + k..(i + 1) * n], &row[k..], u[i * n + k]);
-            }
-        }
-        for i in (start..end).rev() {
-            let (head, tail) = head.split_at_mut((i + 1) * n);
-            let row = &mut head[i * n..];
-            for (k, below) in (i + 1..end).zip(tail.chunks(n)) {
-                subtract(&mut row[k..], &below[k..], u[i * n + k]);
-            }
-            let d = 1.0 / u[i * n + i];
-            row[i + 1..].iter_mut().for_each(|v| *v *= d);
-            row[i] = d;
-        }
-    }
-    out
-}
-
-fn subtract(a: &mut [f64], b: &[f64], factor: f64) {
-    a.iter_mut().zip(b).for_each(|(a, b)| *a -= factor * b);
-}
-
 /// The integers of all rows; the scales of groups are chosen again, unless `fixed`, when their turn comes.
 pub(super) fn compensate(
     w: &Rows,
@@ -140,7 +138,7 @@ pub(super) fn compensate(
 ) -> Vec<i32> {
     let (low, high) = codes(f.dtype);
     let groups = w.len.div_ceil(group);
-    let Some(u) = moments.factor() else {
+    let Some(u) = moments.spread() else {
         return (0..w.data.len())
             .map(|i| steps[i / w.len * groups + i % w.len / group].round(w.data[i], low, high))
             .collect();
@@ -161,7 +159,7 @@ pub(super) fn compensate(
                         let at = g * group..((g + 1) * group).min(w.len);
                         best_step(&row[at.clone()], Some(&diagonal[at]), f)
                     };
-                    one_row(&mut row, out, steps, group, u, (low, high), |row, g| {
+                    one_row(w.row(p * rows + i), &mut row, out, steps, group, u, (low, high), |row, g| {
                         (!fixed && groups > 1).then(|| again(row, g))
                     });
                 }
@@ -172,6 +170,7 @@ pub(super) fn compensate(
 }
 
 fn one_row(
+    w: &[f32],
     row: &mut [f32],
     out: &mut [i32],
     steps: &mut [Step],
@@ -193,15 +192,16 @@ fn one_row(
             }
             let q = steps[g].round(row[k], low, high);
             out[k] = q;
-            let e = (row[k] - steps[g].back(q)) / u[k * n + k];
+            // What is still to be made up for counts from the weight itself, not from where it was moved to.
+            let e = w[k] - steps[g].back(q);
             errors[k - start] = e;
             let spread = &u[k * n + k + 1..k * n + end];
-            row[k + 1..end].iter_mut().zip(spread).for_each(|(w, u)| *w -= e * u);
+            row[k + 1..end].iter_mut().zip(spread).for_each(|(w, u)| *w += e * u);
         }
         for k in start..end {
             let e = errors[k - start];
             let spread = &u[k * n + end..(k + 1) * n];
-            row[end..].iter_mut().zip(spread).for_each(|(w, u)| *w -= e * u);
+            row[end..].iter_mut().zip(spread).for_each(|(w, u)| *w += e * u);
         }
     }
 }
@@ -234,25 +234,31 @@ mod tests {
     }
 
     #[test]
-    fn the_factor_multiplies_back_to_the_inverse() {
-        let n = 7;
-        let x = numbers(n * 40, 3);
+    fn the_spread_multiplies_back_to_the_sums() {
+        // More than a panel.
+        let n = PANEL + 5;
+        let x = numbers(n * 90, 3);
         let mut m = Moments::new(n);
         let sums: Vec<f32> = (0..n * n).map(|i| x.chunks(n).map(|x| x[i / n] * x[i % n]).sum()).collect();
-        m.add(&sums);
-        let u = m.factor().unwrap();
+        m.add(&sums, 90.0);
+        let u = m.spread().unwrap();
         let mean = (0..n).map(|i| f64::from(sums[i * n + i])).sum::<f64>() / n as f64;
-        // U' U H is one.
+        let own = 90.0 / (90.0 + n as f64);
+        let h = |i: usize, j: usize| {
+            own * f64::from(sums[i * n + j]) + if i == j { (1.0 - own + DAMPING) * mean } else { 0.0 }
+        };
+        let u = |i: usize, j: usize| f64::from(u[i * n + j]);
+        // From the last on, what is left of the diagonal is D.
+        let mut d = vec![0.0; n];
+        for i in (0..n).rev() {
+            d[i] = h(i, i) - (i + 1..n).map(|k| u(i, k) * u(i, k) * d[k]).sum::<f64>();
+            assert!(d[i] > 0.0 && (u(i, i) - 1.0).abs() < 1e-6);
+        }
         for i in 0..n {
-            for j in 0..n {
-                let inverse = |i: usize, j: usize| -> f64 {
-                    (0..n).map(|k| f64::from(u[k * n + i]) * f64::from(u[k * n + j])).sum()
-                };
-                let h = |i: usize, j: usize| {
-                    f64::from(sums[i * n + j]) + if i == j { DAMPING * mean } else { 0.0 }
-                };
-                let one: f64 = (0..n).map(|k| inverse(i, k) * h(k, j)).sum();
-                assert!((one - f64::from(u8::from(i == j))).abs() < 1e-3, "{i} {j}: {one}");
+            for j in 0..i {
+                assert_eq!(u(i, j), 0.0);
+                let back: f64 = (i..n).map(|k| u(i, k) * u(j, k) * d[k]).sum();
+                assert!((back - h(i, j)).abs() < 1e-4 * mean, "{i} {j}: {back} {}", h(i, j));
             }
         }
     }
@@ -270,7 +276,7 @@ mod tests {
             .collect();
         let sums: Vec<f32> = (0..n * n).map(|i| x.chunks(n).map(|x| x[i / n] * x[i % n]).sum()).collect();
         let mut m = Moments::new(n);
-        m.add(&sums);
+        m.add(&sums, 200.0);
         let t = Tensor::from_vec([count, n], numbers(n * count, 9)).unwrap();
         let w = Rows::of(&t, 0).unwrap();
         for (dtype, group) in

@@ -120,12 +120,17 @@ pub fn quantize(g: &Graph, o: &QuantOptions, stats: &Statistics) -> Result<Quant
             return Err(QuantError::NoNode(name.clone()));
         }
     }
-    let (graph, nodes) = match o.scheme {
+    let (graph, mut nodes) = match o.scheme {
         Scheme::StaticInt8 => qdq::rewrite(g, o, stats)?,
         Scheme::DynamicInt8 => dynamic::rewrite(g, o, stats)?,
         Scheme::Int8Weights | Scheme::Int4Weights { .. } => weight_only::integers(g, o, stats)?,
         Scheme::F16Weights => weight_only::halves(g, o, DType::F16)?,
         Scheme::Bf16Weights => weight_only::halves(g, o, DType::BF16)?,
     };
+    for (id, node) in g.nodes() {
+        if let (false, Some(v)) = (node.op.bodies().is_empty(), node.outputs.first()) {
+            nodes.push(NodeEntry::new(g, id, *v, Treatment::Float("its bodies are not looked into")));
+        }
+    }
     Ok(Quantized { graph, nodes })
 }

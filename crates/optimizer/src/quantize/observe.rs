@@ -8,7 +8,7 @@ use super::{
 use std::collections::{BTreeMap, BTreeSet};
 use tensormill_ir::{
     Graph, IrError, TensorType, ValueId,
-    ops::{MatMul, Reduce, ReduceKind, Reshape},
+    ops::{MatMul, Reduce, ReduceKind, Reshape, SizeOf},
 };
 use tensormill_tensor::{Tensor, TensorError};
 
@@ -65,13 +65,14 @@ impl Observer {
         }
         let mut outputs = vec![];
         for s in &shown {
-            outputs.push(match s {
-                Shown::Value { value, .. } => r.get(*value)?,
+            match s {
+                Shown::Value { value, .. } => outputs.push(r.get(*value)?),
                 Shown::Moments { value, size } => {
                     let x = r.get(*value)?;
-                    moments(&mut r, x, axis_of[value], *size)?
+                    outputs.push(moments(&mut r, x, axis_of[value], *size)?);
+                    outputs.push(r.b.op(SizeOf {}, &[x])?);
                 }
-            });
+            }
         }
         let graph = r.finish_with(outputs.into_iter().enumerate().map(|(i, v)| (i.to_string(), v)))?;
         Ok(Observer { graph, shown })
@@ -82,7 +83,9 @@ impl Observer {
     /// # Errors
     /// [`TensorError`] for tensors of other types than the graph's.
     pub fn count(&self, outputs: &[Tensor], stats: &mut Statistics) -> Result<(), TensorError> {
-        for (shown, t) in self.shown.iter().zip(outputs) {
+        let mut outputs = outputs.iter();
+        for shown in &self.shown {
+            let Some(t) = outputs.next() else { break };
             let x = t.to_f32_vec()?;
             match shown {
                 Shown::Value { value, range, axis } => {
@@ -94,7 +97,10 @@ impl Observer {
                     }
                 }
                 Shown::Moments { value, size } => {
-                    stats.moments.entry(*value).or_insert_with(|| Moments::new(*size)).add(&x);
+                    let elements =
+                        outputs.next().map_or(Ok(0.0), |n| Ok(n.to_f64_vec()?.iter().sum::<f64>()))?;
+                    let sums = stats.moments.entry(*value).or_insert_with(|| Moments::new(*size));
+                    sums.add(&x, elements / (*size).max(1) as f64);
                 }
             }
         }

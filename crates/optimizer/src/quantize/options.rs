@@ -90,10 +90,10 @@ impl QuantOptions {
             symmetric_activations: false,
             activations: DType::U8,
             group: None,
-            zero_points: false,
+            zero_points: true,
             correct_bias: true,
-            // Beside the rounding of activations, that of 8-bit weights is not worth the time.
-            compensate: scheme != Scheme::StaticInt8,
+            // The roundings of 8-bit weights are not worth the time.
+            compensate: matches!(scheme, Scheme::Int4Weights { .. }),
             equalize: false,
             smooth: None,
             exclude: BTreeSet::new(),

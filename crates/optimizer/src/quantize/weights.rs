@@ -175,9 +175,9 @@ pub(super) fn store(
     Ok(Stored { ints, scale, zero, axis, block, back, scales: by_row })
 }
 
-/// The integers that weights become.
+/// The integers that weights become: of so few as four bits, the lowest too.
 pub(super) fn codes(dtype: DType) -> (i32, i32) {
-    let (low, high) = limits(dtype, true);
+    let (low, high) = limits(dtype, dtype != DType::I4);
     (low as i32, high as i32)
 }
 

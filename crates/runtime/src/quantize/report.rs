@@ -43,6 +43,9 @@ pub struct QuantReport {
     pub nodes: Vec<QuantNode>,
     /// The outputs with their signal to quantization noise in decibels, where it was measured.
     pub outputs: Vec<(String, Option<f64>)>,
+    /// Nodes whose channels could not be scaled as [`equalize`](super::Quantizer::equalize) or
+    /// [`smooth`](super::Quantizer::smooth) asks, and why.
+    pub not_scaled: Vec<(String, &'static str)>,
     /// Samples that ranges come from.
     pub samples: usize,
     /// Bytes of constants before.
