@@ -1,5 +1,5 @@
 //! The dynamic scheme: before each product, activations become integers by the range that they have in the
-//! run. Nodes are those that ONNX's `DynamicQuantizeLinear` and `MatMulInteger` are read as.
+//! run, as ONNX's `DynamicQuantizeLinear` and `MatMulInteger` have it.
 
 use super::{
     options::{QuantError, QuantOptions},
@@ -13,7 +13,7 @@ use super::{
 use std::collections::BTreeMap;
 use tensormill_ir::{
     Graph, IrError, Op, ValueId,
-    ops::{BinaryKind, Clip, MatMul, QuantizeLinear, Reduce, ReduceKind, UnaryKind, Where},
+    ops::{BinaryKind, DynamicQuantize, MatMulInteger},
 };
 use tensormill_tensor::DType;
 
@@ -90,37 +90,14 @@ pub(super) fn rewrite(
 }
 
 fn dynamic(r: &mut Rebuild<'_>, x: ValueId) -> Result<Dynamic, IrError> {
-    let b = &mut r.b;
-    let zero = b.scalar(DType::F32, 0.0)?;
-    let low = b.op(Reduce { kind: ReduceKind::Min, keepdims: false, ..Default::default() }, &[x])?;
-    let low = b.binary(BinaryKind::Min, low, zero)?;
-    let high = b.op(Reduce { kind: ReduceKind::Max, keepdims: false, ..Default::default() }, &[x])?;
-    let high = b.binary(BinaryKind::Max, high, zero)?;
-    let range = b.binary(BinaryKind::Sub, high, low)?;
-    let steps = b.scalar(DType::F32, 255.0)?;
-    let scale = b.binary(BinaryKind::Div, range, steps)?;
-    // Of zeros only, any scale will do.
-    let one = b.scalar(DType::F32, 1.0)?;
-    let flat = b.binary(BinaryKind::Equal, scale, zero)?;
-    let divisor = b.op(Where {}, &[flat, one, scale])?;
-    let point = b.binary(BinaryKind::Div, low, divisor)?;
-    let point = b.unary(UnaryKind::Neg, point)?;
-    let point = b.unary(UnaryKind::Round, point)?;
-    let most = b.scalar(DType::F32, 255.0)?;
-    let point = b.op(Clip {}, &[point, zero, most])?;
-    let point = b.cast(point, DType::U8)?;
-    let q = b.op(QuantizeLinear::default(), &[x, divisor, point])?;
-    Ok(Dynamic { q, scale, zero: point })
+    let made = r.b.node(DynamicQuantize {}, &[Some(x)])?;
+    Ok(Dynamic { q: made[0], scale: made[1], zero: made[2] })
 }
 
 /// The product of integers, and floats again by the product of both scales.
 fn product(r: &mut Rebuild<'_>, x: Dynamic, w: ValueId, w_scale: ValueId) -> Result<ValueId, IrError> {
     let b = &mut r.b;
-    let left = b.cast(x.q, DType::I32)?;
-    let zero = b.cast(x.zero, DType::I32)?;
-    let left = b.binary(BinaryKind::Sub, left, zero)?;
-    let right = b.cast(w, DType::I32)?;
-    let y = b.op(MatMul::default(), &[left, right])?;
+    let y = b.op(MatMulInteger {}, &[x.q, w, x.zero])?;
     let y = b.cast(y, DType::F32)?;
     let scale = b.binary(BinaryKind::Mul, x.scale, w_scale)?;
     b.binary(BinaryKind::Mul, y, scale)
