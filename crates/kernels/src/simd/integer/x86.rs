@@ -116,8 +116,7 @@ impl Sums for Words256 {
         unsafe {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a.0, b.0));
             let words = _mm256_adds_epi16(words, _mm256_set1_epi16(to.zero));
-            let bytes =
-                _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             let bytes = _mm_max_epu8(bytes, _mm_set1_epi8(to.low as i8));
             let bytes = _mm_min_epu8(bytes, _mm_set1_epi8(to.high as i8));
             _mm_storeu_si128(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(to.flip as i8)));
