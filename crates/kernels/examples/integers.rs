@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p tensormill-kernels --example integers [THREADS [INPUT_CHANNELS]]`
 
+#![allow(clippy::print_stdout)]
+
 use std::time::Instant;
 use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, conv as conv_f32};
 use tensormill_kernels::conv::{ConvShape, Window};

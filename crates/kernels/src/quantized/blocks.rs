@@ -330,7 +330,7 @@ impl Job for Block<'_> {
                     for (i, from) in side.tile.chunks_exact(p.columns).take(count).enumerate() {
                         // SAFETY: this task alone writes these columns.
                         unsafe {
-                            std::ptr::copy_nonoverlapping(from.as_ptr(), place.add(i * t.pitch), p.columns)
+                            std::ptr::copy_nonoverlapping(from.as_ptr(), place.add(i * t.pitch), p.columns);
                         };
                     }
                 }

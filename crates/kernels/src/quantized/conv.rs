@@ -483,9 +483,9 @@ pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, t
             let x = S::Floats::min(S::Floats::max(x, limits.0), limits.1);
             let x = S::xor(S::add(S::nearest(x), zero), flip);
             if n == S::LANES {
-                x.store_bytes(to.add(at))
+                x.store_bytes(to.add(at));
             } else {
-                x.store_first_bytes(to.add(at), n)
+                x.store_first_bytes(to.add(at), n);
             }
             at += n;
         }

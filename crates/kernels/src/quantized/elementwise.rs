@@ -63,9 +63,9 @@ impl Job for FromBytes<'_> {
                 let x = real::<S>(data.as_ptr().add(at), n, flip, zero, scale);
                 let to = self.to.as_mut_ptr().add(at);
                 if n == S::LANES {
-                    x.store(to)
+                    x.store(to);
                 } else {
-                    x.store_first(to, n)
+                    x.store_first(to, n);
                 }
                 at += n;
             }
@@ -203,9 +203,9 @@ impl Job for OfBoth<'_> {
                 let x = S::xor(S::add(S::nearest(x), zero), flip);
                 let to = self.to.as_mut_ptr().add(at);
                 if n == S::LANES {
-                    x.store_bytes(to)
+                    x.store_bytes(to);
                 } else {
-                    x.store_first_bytes(to, n)
+                    x.store_first_bytes(to, n);
                 }
                 at += n;
             }
