@@ -35,6 +35,9 @@ impl Stored for ByteWeights {
     }
 }
 
+/// Most steps of depth whose sums of products of bytes are exact in 32 bits.
+const EXACT: usize = 1 << 16;
+
 fn is_byte(d: DType) -> bool {
     matches!(d, DType::U8 | DType::I8)
 }
@@ -158,6 +161,9 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
     let (weights, signed) = constant(&w)?;
     let zeros = zeros(p, W_ZERO)?;
     let (channels, kernels) = (x.shape[1], w.shape[0]);
+    if w.shape[1..].iter().product::<usize>() > EXACT {
+        return Err("sums of so many products may not fit 32 bits".into());
+    }
     let each = op.group == channels && kernels == channels && channels > 1;
     let shape = sizes(&op.plain(), x.shape, w.shape)?;
     let out = channels_last(p.out());
@@ -239,6 +245,9 @@ pub(crate) fn matmul(p: &Prep<'_>, op: &QuantizedMatMul) -> Built {
     let (depth, columns) = (matrix.channels, matrix.columns);
     if depth == 0 || x.shape.last() != Some(&depth) {
         return Err("no depth".into());
+    }
+    if depth > EXACT {
+        return Err("sums of so many products may not fit 32 bits".into());
     }
     let rows = x.len() / depth;
     let out = p.out();

@@ -93,6 +93,15 @@ impl Quantizer {
         self
     }
 
+    /// Whether 8-bit weights that multiply integers keep to -64..=64. Other engines add two of their products with
+    /// u8 in 16 bits on processors without VNNI, and larger sums saturate there; this one never does. They do not,
+    /// unless set.
+    #[must_use]
+    pub fn seven_bit_weights(mut self, yes: bool) -> Self {
+        self.options.seven_bit_weights = yes;
+        self
+    }
+
     /// Whether activations are i8 rather than u8. They are u8, unless set.
     #[must_use]
     pub fn signed_activations(mut self, yes: bool) -> Self {

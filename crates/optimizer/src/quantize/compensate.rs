@@ -136,7 +136,7 @@ pub(super) fn compensate(
     moments: &Moments,
     fixed: bool,
 ) -> Vec<i32> {
-    let (low, high) = codes(f.dtype);
+    let (low, high) = codes(f);
     let groups = w.len.div_ceil(group);
     let Some(u) = moments.spread() else {
         return (0..w.data.len())
@@ -282,7 +282,7 @@ mod tests {
         for (dtype, group) in
             [(DType::I8, None), (DType::I4, Some(16)), (DType::U4, Some(16)), (DType::I4, None)]
         {
-            let f = Format { dtype, group, per_tensor: false, search: true };
+            let f = Format { dtype, seven_bits: false, group, per_tensor: false, search: true };
             let plain = store(&w, f, None, None, None).unwrap();
             let better = store(&w, f, Some(&m.diagonal()), Some(&m), None).unwrap();
             let (a, b) = (error(&x, n, &w, &plain.back), error(&x, n, &w, &better.back));
@@ -294,7 +294,7 @@ mod tests {
     fn inputs_never_seen_leave_plain_rounding() {
         let t = Tensor::from_vec([2, 8], numbers(16, 1)).unwrap();
         let w = Rows::of(&t, 0).unwrap();
-        let f = Format { dtype: DType::I8, group: None, per_tensor: false, search: true };
+        let f = Format { dtype: DType::I8, seven_bits: false, group: None, per_tensor: false, search: true };
         let none = store(&w, f, None, Some(&Moments::new(8)), None).unwrap();
         assert_eq!(none.back, store(&w, f, None, None, None).unwrap().back);
     }

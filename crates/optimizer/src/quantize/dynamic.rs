@@ -65,6 +65,7 @@ pub(super) fn rewrite(
                 };
                 let f = Format {
                     dtype: DType::I8,
+                    seven_bits: o.seven_bit_weights,
                     group: None,
                     per_tensor: !o.per_channel,
                     search: o.search_weights,

@@ -56,6 +56,9 @@ pub struct QuantOptions {
     /// Whether scales of weights are those of the least squared error, rather than those that reach the
     /// largest weight.
     pub search_weights: bool,
+    /// Whether 8-bit weights that multiply integers keep to -64..=64: two products with u8 then fit 16 bits, in
+    /// which engines for processors without VNNI add them.
+    pub seven_bit_weights: bool,
     /// Whether the range of activations reaches as far below zero as above it.
     pub symmetric_activations: bool,
     /// The type of activations, [`DType::U8`] or [`DType::I8`].
@@ -87,6 +90,7 @@ impl QuantOptions {
             method: Method::Mse,
             per_channel: true,
             search_weights: true,
+            seven_bit_weights: false,
             symmetric_activations: false,
             activations: DType::U8,
             group: None,

@@ -147,8 +147,13 @@ fn product(
     };
     let least: Option<Vec<f64>> =
         bias.as_ref().map(|(_, b)| b.iter().map(|b| b.abs() / MAX_BIAS / f64::from(x_scale)).collect());
-    let format =
-        Format { dtype: DType::I8, group: None, per_tensor: !o.per_channel, search: o.search_weights };
+    let format = Format {
+        dtype: DType::I8,
+        seven_bits: o.seven_bit_weights,
+        group: None,
+        per_tensor: !o.per_channel,
+        search: o.search_weights,
+    };
     let importance = importance(w, &rows, stats);
     let moments = stats.moments.get(&w.x).filter(|_| o.compensate && w.is_plain_product());
     let s = store(&rows, format, importance.as_deref(), moments, least.as_deref())?;

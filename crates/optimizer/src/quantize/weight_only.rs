@@ -43,7 +43,13 @@ pub(super) fn integers(
             }
             (Scheme::Int4Weights { group }, _) => {
                 let dtype = if o.zero_points { DType::U4 } else { DType::I4 };
-                let f = Format { dtype, group: Some(group), per_tensor: false, search: o.search_weights };
+                let f = Format {
+                    dtype,
+                    seven_bits: false,
+                    group: Some(group),
+                    per_tensor: false,
+                    search: o.search_weights,
+                };
                 (f, if o.zero_points { "u4 in groups" } else { "i4 in groups" })
             }
             (_, Op::MatMul(_)) if o.group.is_some() => {
@@ -84,7 +90,13 @@ pub(super) fn integers(
 }
 
 fn eight(o: &QuantOptions) -> Format {
-    Format { dtype: DType::I8, group: None, per_tensor: !o.per_channel, search: o.search_weights }
+    Format {
+        dtype: DType::I8,
+        seven_bits: false,
+        group: None,
+        per_tensor: !o.per_channel,
+        search: o.search_weights,
+    }
 }
 
 /// The graph with large f32 constants stored in half the bits behind a cast.

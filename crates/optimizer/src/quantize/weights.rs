@@ -65,6 +65,8 @@ fn transposed<T: Copy>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
 pub(super) struct Format {
     /// `i8`, `i4` or, with zero points, `u8` or `u4`.
     pub(super) dtype: DType,
+    /// Whether i8 keeps to seven bits.
+    pub(super) seven_bits: bool,
     /// Weights that share a scale; none: all of a row.
     pub(super) group: Option<usize>,
     /// Whether all rows share one scale.
@@ -142,7 +144,7 @@ pub(super) fn store(
             }
         }
     }
-    let (low, high) = codes(f.dtype);
+    let (low, high) = codes(f);
     let ints: Vec<i32> = match moments {
         Some(m) if m.size() == w.len => {
             compensate(w, &mut steps, group, f, m, least.is_some() || f.per_tensor)
@@ -176,14 +178,17 @@ pub(super) fn store(
 }
 
 /// The integers that weights become: of so few as four bits, the lowest too.
-pub(super) fn codes(dtype: DType) -> (i32, i32) {
-    let (low, high) = limits(dtype, dtype != DType::I4);
+pub(super) fn codes(f: Format) -> (i32, i32) {
+    if f.seven_bits && f.dtype == DType::I8 {
+        return (-64, 64);
+    }
+    let (low, high) = limits(f.dtype, f.dtype != DType::I4);
     (low as i32, high as i32)
 }
 
 /// The scale for weights that share one.
 pub(super) fn best_step(w: &[f32], importance: Option<&[f32]>, f: Format) -> Step {
-    let (low, high) = codes(f.dtype);
+    let (low, high) = codes(f);
     let (min, max) = w.iter().fold((0f32, 0f32), |(a, b), v| (a.min(*v), b.max(*v)));
     let signed = f.dtype.is_signed_int();
     let at = |part: f64| {
@@ -268,6 +273,7 @@ mod tests {
         fn stored_weights_come_back(
             data in prop::collection::vec(prop_oneof![-1f32..1.0, Just(0.0f32), -9f32..9.0], 6..120),
             count in 1usize..6, axis in 0usize..2, search: bool, kind in 0usize..4, grouped: bool, per_tensor: bool,
+            seven: bool,
         ) {
             let len = data.len() / count;
             let shape = if axis == 0 { [count, len] } else { [len, count] };
@@ -275,7 +281,7 @@ mod tests {
             let w = Rows::of(&t, axis).unwrap();
             let dtype = [DType::I8, DType::U8, DType::I4, DType::U4][kind];
             let group = grouped.then_some(4);
-            let f = Format { dtype, group, per_tensor: per_tensor && !grouped, search };
+            let f = Format { dtype, seven_bits: seven && dtype == DType::I8, group, per_tensor: per_tensor && !grouped, search };
             let s = store(&w, f, None, None, None).unwrap();
             // What the tensors say is what `back` says.
             let (q, scale) = (s.ints.to_i64_vec().unwrap(), s.scale.to_f32_vec().unwrap());
@@ -305,7 +311,7 @@ mod tests {
     fn weights_on_a_grid_are_exact() {
         let t = Tensor::from_vec([1, 16], (0..16).map(|i| i as f32).collect()).unwrap();
         let w = Rows::of(&t, 0).unwrap();
-        let f = Format { dtype: DType::I8, group: None, per_tensor: false, search: true };
+        let f = Format { dtype: DType::I8, seven_bits: false, group: None, per_tensor: false, search: true };
         assert_eq!(store(&w, f, None, None, None).unwrap().back, w.data);
     }
 }

@@ -117,6 +117,15 @@ pub struct OptimizeArgs {
     /// Store activations as i8 around zero, which some engines need, not as u8
     #[arg(long)]
     pub signed_activations: bool,
+    /// The processors that the model is for, by which numbers they multiply fast and right
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PROCESSOR",
+        default_value = "x86-vnni",
+        conflicts_with = "signed_activations"
+    )]
+    pub target: TargetArg,
     /// Leave this node as it is, by its name or that of its result; may be given several times
     #[arg(long, value_name = "NODE")]
     pub exclude: Vec<String>,
@@ -151,4 +160,17 @@ pub struct OptimizeArgs {
     /// Fix a named size of the inputs in the model that is written; may be given several times
     #[arg(long = "dim", value_name = "NAME=VALUE", value_parser = crate::args::dim)]
     pub dims: Vec<(String, usize)>,
+}
+
+/// Processors, by which integers they multiply fast and right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TargetArg {
+    /// u8 activations by i8 weights, which VNNI multiplies at once; right on every processor in this engine
+    X86Vnni,
+    /// u8 activations by weights of 7 bits, so that other engines' sums do not saturate without VNNI
+    X86Avx2,
+    /// i8 activations by i8 weights, which Arm's dot products take
+    Arm64,
+    /// As x86-avx2: right in every engine on every processor
+    Portable,
 }

@@ -11,7 +11,7 @@ mod show;
 mod sweep;
 
 use crate::{failure::Failure, inputs, session, text::safe};
-use args::{OptimizeArgs, QuantizeArg};
+use args::{OptimizeArgs, QuantizeArg, TargetArg};
 use eval::Labelled;
 use progress::Progress;
 use report::{Declined, Figures, Fused, PrunedLayer, Report};
@@ -135,7 +135,8 @@ impl<'a> Work<'a> {
         let mut q = Quantizer::new(scheme.scheme(a.group))
             .method(method.method(a.percentile))
             .per_channel(!a.per_tensor)
-            .signed_activations(a.signed_activations)
+            .signed_activations(a.signed_activations || a.target == TargetArg::Arm64)
+            .seven_bit_weights(matches!(a.target, TargetArg::X86Avx2 | TargetArg::Portable))
             .zero_points(a.zero_points);
         for name in &a.exclude {
             q = q.exclude(name);
