@@ -335,7 +335,7 @@ fn weights_are_stored_as_asked() {
     assert!(text(Scheme::Int8Weights).contains("i8[64,128]"));
     assert!(text(Scheme::F16Weights).contains("f16[64,128]"));
     assert_eq!(count(&g(Scheme::StaticInt8), "quantize"), 2);
-    assert_eq!(count(&g(Scheme::DynamicInt8), "quantize"), 2);
+    assert_eq!(count(&g(Scheme::DynamicInt8), "dynamic_quantize"), 2);
 }
 
 #[cfg(feature = "mill")]
