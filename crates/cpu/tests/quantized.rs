@@ -36,7 +36,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
 
     /// A number near the middle between two steps may fall to either side, and what follows moves by as much:
-    /// no integer is further off than two steps, and few are off at all.
+    /// no integer is further off than two steps, and few are off at all. Real numbers may have met weights in few
+    /// bits as activations of 16.
     #[test]
     fn networks_keep_their_integers(data in prop::collection::vec(any::<u8>(), 200..1500), seed: u64, threads in 1usize..3) {
         let mut bytes = Bytes::new(data);
@@ -52,7 +53,7 @@ proptest! {
         let got = run(&*plan, &inputs).unwrap();
         for (a, b) in expected.iter().zip(&got) {
             let len = match a { Value::Tensor(t) => t.len(), _ => 0 };
-            let off = far(a, b, 0.0, 1e-5).unwrap();
+            let off = far(a, b, 0.0, 1e-3).unwrap();
             prop_assert!(off <= 2 + len / 20, "{off} of {len} differ in\n{g}");
             prop_assert_eq!(far(a, b, 2.0, 0.1).unwrap(), 0, "in\n{}", g);
         }
@@ -96,7 +97,14 @@ proptest! {
         let backend = CpuBackend::new(Pool::new(threads).unwrap());
         let plan = backend.compile(g.clone(), &CompileOptions::default()).unwrap();
         let got = run(&*plan, &inputs).unwrap();
-        prop_assert_eq!(far(&expected[0], &got[0], 0.0, 1e-3).unwrap(), 0);
+        // The activation's rounding, half of a word's step, times what the weights can add up to.
+        let numbers = |v: &Value| match v { Value::Tensor(t) => t.to_f64_vec().unwrap(), _ => vec![] };
+        let largest = numbers(&inputs[0]).into_iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let weights = depth as f64 * 0.028 * if kind < 2 { 255.0 } else { 15.0 };
+        let bound = weights * largest * (0.5 / 32767.0 + 1e-6);
+        for (a, b) in numbers(&expected[0]).into_iter().zip(numbers(&got[0])) {
+            prop_assert!((a - b).abs() <= bound + 1e-6 * a.abs(), "{a} and {b}, {bound} apart at most");
+        }
         prop_assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
     }
 }
