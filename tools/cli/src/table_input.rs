@@ -4,20 +4,20 @@ use crate::{failure::Failure, text::safe};
 use std::path::Path;
 use tensormill::{CastOptions, DType, Port, Tensor};
 
+/// The rows of a CSV file, a header among them; `shown` is what errors call the file.
+pub fn records(path: &Path, shown: &str) -> Result<Vec<csv::StringRecord>, Failure> {
+    let bad = |e: csv::Error| Failure::new(format!("{shown}: {e}"));
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_path(path).map_err(bad)?;
+    reader.records().map(|r| r.map_err(bad)).collect()
+}
+
 /// Reads a CSV file. A first row that is not numbers is a header. When every open input is a column,
 /// each column feeds its input as `[rows, 1]` (or `[rows]`); else the whole table feeds the one input.
 pub fn read(path: &Path, open: &[&Port]) -> Result<Vec<(Option<String>, Tensor)>, Failure> {
     let shown = safe(&path.display().to_string());
     let bad = |what: String| Failure::new(format!("{shown}: {what}"));
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(|e| bad(e.to_string()))?;
-    let mut rows: Vec<csv::StringRecord> = vec![];
-    for record in reader.records() {
-        rows.push(record.map_err(|e| bad(e.to_string()))?);
-    }
+    let mut rows = records(path, &shown)?;
     if rows.is_empty() {
         return Err(bad("the table has no rows".into()));
     }

@@ -5,7 +5,7 @@
 
 use super::ByteWeights;
 use super::fill::{Geometry, Order};
-use super::tile::{self, Finish, Form, Job, MAX_COLUMNS, MAX_ROWS, Steps, Tile, To};
+use super::tile::{self, Finish, Job, MAX_COLUMNS, MAX_ROWS, Steps, Tile, To};
 use super::weights::Panel;
 use crate::channels_last::conv::finish::{Parts, Side};
 use crate::channels_last::conv::rows::Rows;
@@ -491,5 +491,3 @@ pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, t
         }
     }
 }
-
-const _: () = assert!(size_of::<Form>() == 1);

@@ -1,7 +1,7 @@
 //! Samples with labels, and how well a model does on them.
 
 use super::samples::{self, Sample};
-use crate::{failure::Failure, inputs, text::safe};
+use crate::{failure::Failure, inputs, table_input, text::safe};
 use std::path::Path;
 use tensormill::{DType, FileKind, Inputs, Outputs, Port, Session, Tensor};
 
@@ -148,15 +148,7 @@ fn values(outputs: &Outputs, n: usize) -> Result<Vec<f64>, tensormill::Error> {
 /// A table of numbers: its features `[rows,columns]`, and its labels.
 fn table(path: &Path, at: &str) -> Result<(Tensor, Tensor), Failure> {
     let bad = |what: String| Failure::new(format!("{at}: {what}"));
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(|e| bad(e.to_string()))?;
-    let mut rows: Vec<csv::StringRecord> = vec![];
-    for record in reader.records() {
-        rows.push(record.map_err(|e| bad(e.to_string()))?);
-    }
+    let mut rows = table_input::records(path, at)?;
     let header = rows.first().is_some_and(|r| r.iter().any(|c| !c.is_empty() && c.parse::<f64>().is_err()));
     let head = if header { rows.remove(0) } else { csv::StringRecord::new() };
     let width = rows.first().map_or(0, csv::StringRecord::len);
