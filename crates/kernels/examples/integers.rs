@@ -26,6 +26,7 @@ fn least(mut f: impl FnMut()) -> f64 {
 fn main() {
     let threads = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1);
     let only: Option<usize> = std::env::args().nth(2).and_then(|a| a.parse().ok());
+    let spread = std::env::args().nth(3).and_then(|a| a.parse().ok()).unwrap_or(10);
     let pool = Pool::new(threads).expect("threads");
     println!("{:>28} {:>9} {:>9} {:>7}", "side, in, out, window, step", "int8", "f32", "ratio");
     println!("{:>28} {:>9} {:>9}", "", "GMAC/s", "GMAC/s");
@@ -59,8 +60,14 @@ fn main() {
         let shape = ConvShape::new(1, from, to, 1, &[side, side], &[window; 2]).expect("sizes");
         let macs = shape.flops() / 2.0;
         let outs = to * shape.output().iter().product::<usize>();
-        let w: Vec<u8> = (0..from * to * k * k).map(|i| (i * 31) as u8).collect();
-        let x: Vec<u8> = (0..shape.input_len()).map(|i| (i * 17) as u8).collect();
+        // Both as layers have them: most numbers are nearer to zero than to the ends of the range.
+        let noise = |i: usize| {
+            let x = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (x ^ x >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56
+        };
+        let mean = |i: usize, of: usize| (0..of).map(|j| noise(of * i + j)).sum::<u64>() / of as u64;
+        let w: Vec<u8> = (0..from * to * k * k).map(|i| mean(i, 3) as u8 ^ 0x80).collect();
+        let x: Vec<u8> = (0..shape.input_len()).map(|i| mean(i, spread) as u8).collect();
         let (taps, strides) = (k * k, [1, k * k, k * k * from]);
         let matrix =
             ByteMatrix { data: &w, signed: true, taps, channels: from, columns: to, strides, zeros: &[] };

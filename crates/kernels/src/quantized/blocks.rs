@@ -88,7 +88,7 @@ impl BlockWeights {
         let panels: Vec<Panel> = (0..m.columns.div_ceil(width))
             .map(|i| {
                 let (column, columns) = (i * width, width.min(m.columns - i * width));
-                Panel { column, columns, vectors: 2, start: i * each }
+                Panel { column, columns, vectors: 2, start: i * each, apart: [0; 2] }
             })
             .collect();
         let total = each.checked_mul(panels.len()).ok_or(KernelError::Overflow("packed weights"))?;

@@ -4,9 +4,9 @@
 //! copied once, padded, and then every panel of weights passes over it.
 
 use super::ByteWeights;
+use super::apart::{self, Apart, Group, Lacking, Lists, Parts as Narrowed};
 use super::fill::{Geometry, Order};
-use super::tile::{self, Finish, Job, MAX_COLUMNS, MAX_ROWS, Steps, Tile, To};
-use super::weights::Panel;
+use super::tile::{self, Finish, Form, Job, MAX_COLUMNS, MAX_ROWS, Room, Steps, Tile, To};
 use crate::channels_last::conv::finish::{Parts, Side};
 use crate::channels_last::conv::rows::Rows;
 use crate::conv::{ConvShape, Window};
@@ -129,7 +129,7 @@ pub fn conv(
         Order::Planes => at_least("activation", x.data, shape.input_len())?,
     }
     let rows = shape.output.iter().product::<usize>() * shape.batch;
-    product(pool, &Geometry::new(shape, order, w.form.group()), rows, x, order, w, scaling, output)
+    product(pool, &Geometry::new(shape, order, w.form.filled()), rows, x, order, w, scaling, output)
 }
 
 /// A product of many rows, `pitch` elements apart, by weights of a single tap.
@@ -231,13 +231,15 @@ fn product(
     if rows == 0 || columns == 0 {
         return Ok(());
     }
+    // What is taken off all elements is taken off their zero point.
+    let base = if w.form == Form::Pairs { apart::base(zero) } else { 0 };
     let bias = if s.bias.is_empty() { 0 } else { columns };
     scratch::with_plain::<i32, _>(columns, |starts| {
         scratch::with(columns + bias, |reals| {
             let depth = w.depth() as i32;
             for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
                 let without = depth.wrapping_mul(w.zeros.get(j).copied().unwrap_or(0));
-                *to = i32::from(zero).wrapping_mul(without.wrapping_sub(sum));
+                *to = i32::from(zero - base).wrapping_mul(without.wrapping_sub(sum));
             }
             let (scales, biases) = reals.split_at_mut(columns);
             for (j, to) in scales.iter_mut().enumerate() {
@@ -247,16 +249,28 @@ fn product(
             }
             biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
             let finish = Finish { starts, scales, bias: biases, zeros: &w.zeros };
-            share(pool, g, (x, order, zero), w, &finish, &target)
+            let source = Source { x, order, zero, base };
+            share(pool, g, source, w, &finish, &target)
         })?
     })?
+}
+
+/// An activation.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    x: Bytes<'a>,
+    order: Order,
+    /// Its zero point, as if it had no sign.
+    zero: u8,
+    /// What is taken off its elements where they are narrowed.
+    base: u8,
 }
 
 /// Shares lines of outputs and panels out over the threads.
 fn share(
     pool: &Pool,
     g: &Geometry,
-    (x, order, zero): (Bytes<'_>, Order, u8),
+    source: Source<'_>,
     w: &ByteWeights,
     finish: &Finish<'_>,
     target: &Target<'_>,
@@ -274,113 +288,195 @@ fn share(
     // A panel that comes from afar is used at least by a few tiles.
     most = most.max((4 * tile).div_ceil(g.line())).min(lines);
     let mut blocks = lines.div_ceil(most);
-    let mut groups = 1;
+    let mut groups_of = 1;
     if threads > 1 {
         let finest = (lines * g.line() / (4 * tile)).clamp(1, lines);
         blocks = (images * blocks).next_multiple_of(threads).div_ceil(images).min(finest).max(blocks);
         if images * blocks < threads {
-            groups = (2 * threads).div_ceil(images * blocks).min(w.panels.len());
+            groups_of = (2 * threads).div_ceil(images * blocks).min(w.panels.len());
         }
     }
     let (runs, depth) = g.runs();
+    let narrow = w.form == Form::Pairs;
+    let runs = Runs { starts: runs, depth };
+    // Where the groups begin after a window whose weights are apart.
+    let places: Vec<u32> = w.groups_apart().map(|g| runs.after(g as usize * w.form.group())).collect();
+    let places = &places[..];
     let error = FirstError::default();
-    pool.run(images * blocks * groups, |task| {
-        let (block, group) = (task / groups, task % groups);
+    pool.run(images * blocks * groups_of, |task| {
+        let (block, group) = (task / groups_of, task % groups_of);
         let (image, block) = (block / blocks, block % blocks);
-        let range = block * lines / blocks..(block + 1) * lines / blocks;
-        let panels = group * w.panels.len() / groups..(group + 1) * w.panels.len() / groups;
-        let (outputs, elements) = (range.len() * g.line(), g.len(range.len().max(1)));
+        let lines = block * lines / blocks..(block + 1) * lines / blocks;
+        let panels = group * w.panels.len() / groups_of..(group + 1) * w.panels.len() / groups_of;
+        let (outputs, elements) = (lines.len() * g.line(), g.len(lines.len().max(1)));
         let sums = if w.zeros.is_empty() { 0 } else { outputs };
+        // Of elements that are narrowed three parts are kept, and of two of those a bit for each.
+        let (copies, bits, tiles) = match narrow {
+            true => (3, apart::bits(elements), outputs.div_ceil(w.form.rows(w.level))),
+            false => (1, 0, 0),
+        };
+        let groups = tiles * runs.starts.len() * depth / w.form.group();
         // Rooms are taken here: what runs inside of their closures is not compiled for the form's vectors.
-        let done = scratch::with_plain::<u8, _>(elements * w.form.size(), |copy| {
-            scratch::with_plain::<u32, _>(outputs, |windows| {
-                scratch::with_plain::<i32, _>(sums, |sums| {
-                    let panels = &w.panels[panels];
-                    let (runs, lines) = (&runs[..], range);
-                    let source = (x, order, zero);
-                    let job = Block {
-                        g,
-                        source,
-                        image,
-                        lines,
-                        w,
-                        panels,
-                        runs,
-                        depth,
-                        finish,
-                        target,
-                        copy,
-                        windows,
-                        sums,
-                    };
-                    tile::run(w.form, w.level, job);
+        let done = scratch::with_plain::<u8, _>(copies * elements * w.form.size() + 2 * bits, |copy| {
+            scratch::with_plain::<u32, _>(outputs + 2 * (tiles + 1), |windows| {
+                scratch::with_plain::<Group, _>(2 * groups, |groups| {
+                    scratch::with_plain::<i32, _>(sums, |sums| {
+                        let (copy, bits) = copy.split_at_mut(copies * elements * w.form.size());
+                        let (windows, first) = windows.split_at_mut(outputs);
+                        let rooms = Rooms { copy, bits, windows, sums, first, groups };
+                        let (runs, lines) = (&runs, lines);
+                        let job =
+                            Block { g, source, image, lines, w, panels, runs, places, finish, target, rooms };
+                        tile::run(w.form, w.level, job);
+                    })
                 })
             })
         });
-        error.note(done.flatten().flatten());
+        error.note(done.flatten().flatten().flatten());
     });
     error.into_result()
+}
+
+/// The runs of a window, elements that lie side by side in the copy.
+struct Runs {
+    /// Where they begin after the window.
+    starts: Vec<usize>,
+    /// Elements of each.
+    depth: usize,
+}
+
+impl Runs {
+    /// Where a step of depth lies after the window.
+    fn after(&self, step: usize) -> u32 {
+        (self.starts[step / self.depth] + step % self.depth) as u32
+    }
+}
+
+/// Room for a block's work.
+#[derive(Default)]
+struct Rooms<'a> {
+    /// What the lines read, or its parts.
+    copy: &'a mut [u8],
+    /// A bit for each element of two of the parts.
+    bits: &'a mut [u8],
+    /// Where each output's window begins in the copy.
+    windows: &'a mut [u32],
+    /// Each window's sum, where that is asked for.
+    sums: &'a mut [i32],
+    /// For both, where each tile's groups begin of which something is in that part.
+    first: &'a mut [u32],
+    /// Those groups.
+    groups: &'a mut [Group],
 }
 
 /// Some panels' columns of some lines of outputs.
 struct Block<'a> {
     g: &'a Geometry,
-    /// The activation, its order, and its zero point as if it had no sign.
-    source: (Bytes<'a>, Order, u8),
+    source: Source<'a>,
     image: usize,
     lines: Range<usize>,
     w: &'a ByteWeights,
-    panels: &'a [Panel],
-    runs: &'a [usize],
-    depth: usize,
+    panels: Range<usize>,
+    runs: &'a Runs,
+    /// Where all panels' groups begin after a window whose weights are apart.
+    places: &'a [u32],
     finish: &'a Finish<'a>,
     target: &'a Target<'a>,
-    /// Room for what the lines read, for where each output's window begins in it, and for the window's sum,
-    /// where that is asked for.
-    copy: &'a mut [u8],
-    windows: &'a mut [u32],
-    sums: &'a mut [i32],
+    rooms: Rooms<'a>,
+}
+
+/// What a block's panels read.
+struct Copied<'a, X> {
+    copy: &'a [X],
+    windows: &'a [u32],
+    sums: &'a [i32],
+    /// What narrowed elements lack.
+    lacking: [Lists<'a>; 2],
 }
 
 impl Job for Block<'_> {
     type Out = ();
     #[inline(always)]
     unsafe fn run<S: Sums>(mut self) {
-        if self.windows.is_empty() {
+        let Rooms { copy: room, bits, windows, sums, first: firsts, groups } =
+            std::mem::take(&mut self.rooms);
+        if windows.is_empty() {
             return;
         }
-        let lines = self.lines.len();
-        let room = std::mem::take(&mut self.copy);
-        assert!(room.len() >= self.g.len(lines) * size_of::<S::X>());
+        let elements = self.g.len(self.lines.len());
+        // Elements to be narrowed are read where what is more of them will be.
+        let first = if S::PAIRED { elements } else { 0 };
+        assert!(room.len() >= (2 * first + elements) * size_of::<S::X>());
         // SAFETY: the room starts on a cache line and has the elements, which may have any bits.
         let copy: &mut [S::X] =
-            unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), self.g.len(lines)) };
-        let (x, order, zero) = self.source;
-        self.g.fill(x, order, zero, self.image, self.lines.clone(), copy);
-        let (windows, sums) = (std::mem::take(&mut self.windows), std::mem::take(&mut self.sums));
+            unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<S::X>().add(first), elements) };
+        let Source { x, order, zero, base } = self.source;
+        self.g.fill(x, order, [zero, base], self.image, self.lines.clone(), copy);
         for (i, row) in windows.chunks_exact_mut(self.g.line()).enumerate() {
             row.iter_mut().enumerate().for_each(|(j, w)| *w = self.g.window(i, j) as u32);
         }
+        let (runs, depth) = (&self.runs.starts[..], self.runs.depth);
         for (sum, &window) in sums.iter_mut().zip(&*windows) {
-            *sum = 0;
-            for r in self.runs {
-                *sum += copy[window as usize + r..][..self.depth].iter().map(|x| x.to_i32()).sum::<i32>();
+            *sum = -i32::from(base) * (runs.len() * depth) as i32;
+            for r in runs {
+                *sum += copy[window as usize + r..][..depth].iter().map(|x| x.to_i32()).sum::<i32>();
             }
         }
+        let mut lacking = [Lists::NONE; 2];
+        if S::PAIRED {
+            let (narrow, rest) = room.split_at_mut(elements);
+            let (more, less) = rest.split_at_mut(elements);
+            let (above, below) = bits.split_at_mut(bits.len() / 2);
+            let mut parts = Narrowed { narrow, more, less: &mut less[..elements], bits: [above, below] };
+            // SAFETY: the instructions are on.
+            unsafe { apart::narrow::<S>(&mut parts, base) };
+            let (first, more) =
+                (firsts.split_at_mut(firsts.len() / 2), groups.split_at_mut(groups.len() / 2));
+            let all = Lacking { bits: &*parts.bits[0], runs, depth };
+            lacking[0] = self.by_tile(&all, windows, (first.0, more.0), elements, false);
+            if base > 0 {
+                let all = Lacking { bits: &*parts.bits[1], ..all };
+                lacking[1] = self.by_tile(&all, windows, (first.1, more.1), 2 * elements, true);
+            }
+        }
+        // SAFETY: as above.
+        let copy: &[S::X] =
+            unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), room.len() / size_of::<S::X>()) };
+        let copied = Copied { copy, windows, sums, lacking };
         // SAFETY: the instructions are on.
-        unsafe { self.panels::<S>(copy, windows, sums) };
+        unsafe { self.panels::<S>(copied) };
     }
 }
 
 impl Block<'_> {
+    /// Lists what is lacking by the tiles whose rows lack it.
+    #[inline(always)]
+    fn by_tile<'b>(
+        &self,
+        all: &Lacking<'_>,
+        windows: &[u32],
+        (first, groups): (&'b mut [u32], &'b mut [Group]),
+        later: usize,
+        negative: bool,
+    ) -> Lists<'b> {
+        let (mut count, rows, tiles) = (0, windows.len(), first.len() - 1);
+        for i in 0..tiles {
+            first[i] = count as u32;
+            count = all.list(&windows[i * rows / tiles..(i + 1) * rows / tiles], count, groups);
+        }
+        first[tiles] = count as u32;
+        Lists { first, groups: &groups[..count], later, negative }
+    }
+
     /// # Safety
     /// `S`'s instructions are available; every window lies in the copy.
     #[inline(always)]
-    unsafe fn panels<S: Sums>(&self, copy: &[S::X], windows: &[u32], sums: &[i32]) {
+    unsafe fn panels<S: Sums>(&self, from: Copied<'_, S::X>) {
+        let Copied { copy, windows, sums, lacking } = from;
         let count = windows.len();
         let tiles = count.div_ceil(self.w.form.rows(self.w.level));
         let first = (self.image * self.g.lines()[1] + self.lines.start) * self.g.line();
-        let mut room = [0; MAX_ROWS * MAX_COLUMNS];
+        let mut room = Room([0; MAX_ROWS * MAX_COLUMNS]);
         // What happens beside the result: steps that are left after the tile, and what comes after those.
         let aside = match self.target {
             Target::Floats(_, _, parts) => !parts.complete(),
@@ -388,9 +484,10 @@ impl Block<'_> {
             _ => false,
         };
         let mut side = aside.then(Side::new);
-        let last = self.runs.last().map_or(0, |r| r + self.depth);
-        for p in self.panels {
+        let last = self.runs.starts.last().map_or(0, |r| r + self.runs.depth);
+        for p in &self.w.panels[self.panels.clone()] {
             let b = self.w.panel(p);
+            let (places, weights) = (&self.places[p.apart[0]..][..p.apart[1]], self.w.weights_apart(p));
             for i in 0..tiles {
                 let rows = i * count / tiles..(i + 1) * count / tiles;
                 let mut starts = [std::ptr::null(); MAX_ROWS];
@@ -419,13 +516,14 @@ impl Block<'_> {
                 };
                 let tile = Tile {
                     rows: &starts[..rows.len()],
-                    runs: self.runs,
-                    depth: self.depth,
+                    runs: &self.runs.starts,
+                    depth: self.runs.depth,
                     b,
                     vectors: p.vectors,
                     column: p.column,
                     columns: p.columns,
                     row_sums: if sums.is_empty() { &[] } else { &sums[rows.clone()] },
+                    apart: Apart { places, weights, lacking: [lacking[0].of(i), lacking[1].of(i)] },
                     to,
                 };
                 // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for

@@ -116,27 +116,28 @@ impl Geometry {
 
     /// Pixels outside the image. What fills up a group counts nowhere, so that sums of a window are exact.
     #[inline(always)]
-    fn outside<X: Element>(&self, to: &mut [X], zero: X) {
+    fn outside<X: Element>(&self, to: &mut [X], zero: X, filler: X) {
         to.fill(zero);
         if self.padded != self.channels {
-            to.chunks_exact_mut(self.padded).for_each(|p| p[self.channels..].fill(X::default()));
+            to.chunks_exact_mut(self.padded).for_each(|p| p[self.channels..].fill(filler));
         }
     }
 
-    /// Copies what some lines of an image's outputs read; `zero` stands outside.
+    /// Copies what some lines of an image's outputs read; `zero` stands outside, `filler` in channels that there are
+    /// not.
     #[inline(always)]
     pub(crate) fn fill<X: Element>(
         &self,
         x: Bytes<'_>,
         order: Order,
-        zero: u8,
+        [zero, filler]: [u8; 2],
         image: usize,
         lines: Range<usize>,
         to: &mut [X],
     ) {
         let [down, across] = &self.axes;
         let flip = x.flip();
-        let zero = X::from_u8(zero);
+        let [zero, filler] = [zero, filler].map(X::from_u8);
         let line = self.width * self.padded;
         // Positions of the copy inside the input.
         let inside = |a: &Axis, len: usize| {
@@ -148,11 +149,11 @@ impl Geometry {
         for (j, to) in to.chunks_exact_mut(line.max(1)).take(down.len(lines.len())).enumerate() {
             let y = (lines.start * down.stride + j) * down.step;
             let Some(y) = y.checked_sub(down.pad).filter(|&y| y < down.input) else {
-                self.outside(to, zero);
+                self.outside(to, zero, filler);
                 continue;
             };
-            self.outside(&mut to[..xs.start * self.padded], zero);
-            self.outside(&mut to[xs.end * self.padded..], zero);
+            self.outside(&mut to[..xs.start * self.padded], zero, filler);
+            self.outside(&mut to[xs.end * self.padded..], zero, filler);
             if xs.is_empty() {
                 continue;
             }
@@ -170,7 +171,7 @@ impl Geometry {
                     for (i, to) in to.chunks_exact_mut(self.padded).enumerate() {
                         let (to, rest) = to.split_at_mut(self.channels);
                         copy(&from[i * step..][..self.channels], flip, to);
-                        rest.fill(X::default());
+                        rest.fill(filler);
                     }
                 }
                 Order::Planes => {
@@ -178,7 +179,7 @@ impl Geometry {
                     for c in 0..self.padded {
                         let to = to[c..].iter_mut().step_by(self.padded);
                         if c >= self.channels {
-                            to.for_each(|t| *t = X::default());
+                            to.for_each(|t| *t = filler);
                             continue;
                         }
                         let start = (image * self.channels + c) * plane + y * across.input + first;

@@ -1,10 +1,11 @@
 //! The register tile of integer products: a few rows of the activation by one or two vectors of columns, over
 //! the whole depth, and what turns its sums into results.
 
+use super::apart::{self, Apart};
 use crate::channels_last::conv::tile::Finish as Floats;
 use crate::simd::integer::{Base, Narrow, Sums};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Bytes512, Words256, Words512};
+use crate::simd::integer::{Bytes512, Pairs256, Words256, Words512};
 use crate::simd::vector::Vector;
 use crate::simd::{Level, Tier};
 use std::ops::Range;
@@ -19,29 +20,49 @@ pub(crate) const MAX_COLUMNS: usize = 32;
 pub(crate) enum Form {
     /// Words, two to a group.
     Words,
+    /// Bytes in half of their range, four to a group; what they do not hold is apart.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    Pairs,
     /// Bytes, four to a group.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     Bytes,
 }
 
+/// Fewer channels are read as words: groups of bytes would be filled up, and the numbers of images are spread
+/// over all of their range.
+const FEW_CHANNELS: usize = 5;
+
 impl Form {
-    /// The fastest form of a level on this machine.
-    pub(crate) fn best(level: Level) -> Form {
-        if Form::available(level).count() > 1 { Form::Bytes } else { Form::Words }
+    /// The fastest form of a level on this machine for weights of so many channels.
+    pub(crate) fn best(level: Level, channels: usize) -> Form {
+        let [first, second] = Form::available(level);
+        if second == Form::Pairs && channels < FEW_CHANNELS { first } else { second }
     }
 
-    /// The forms that this machine has at a level.
-    pub(crate) fn available(level: Level) -> impl Iterator<Item = Form> {
-        #[cfg(target_arch = "x86_64")]
-        let bytes = level.tier() == Tier::Avx512 && std::arch::is_x86_feature_detected!("avx512vnni");
-        #[cfg(not(target_arch = "x86_64"))]
-        let bytes = false && level.tier() == Tier::Avx512;
-        [Form::Words, Form::Bytes].into_iter().take(1 + usize::from(bytes))
+    /// The forms that this machine has at a level, the faster one last.
+    pub(crate) fn available(level: Level) -> [Form; 2] {
+        match level.tier() {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 if std::arch::is_x86_feature_detected!("avx512vnni") => [Form::Words, Form::Bytes],
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => [Form::Words, Form::Pairs],
+            _ => [Form::Words; 2],
+        }
     }
 
     pub(crate) fn group(self) -> usize {
         match self {
             Form::Words => 2,
+            Form::Pairs | Form::Bytes => 4,
+        }
+    }
+
+    /// What channels are filled up to multiples of.
+    pub(crate) fn filled(self) -> usize {
+        match self {
+            Form::Words => 2,
+            // Groups meet in twos.
+            Form::Pairs => 8,
             Form::Bytes => 4,
         }
     }
@@ -55,6 +76,8 @@ impl Form {
     pub(crate) fn rows(self, level: Level) -> usize {
         match level.tier() {
             Tier::Avx512 => MAX_ROWS,
+            // The weights of two groups and their products take the registers of two rows.
+            Tier::Avx2 if self == Form::Pairs => 4,
             Tier::Avx2 => 6,
             Tier::Baseline if cfg!(target_arch = "aarch64") => 8,
             Tier::Baseline => 4,
@@ -65,7 +88,7 @@ impl Form {
     pub(crate) fn size(self) -> usize {
         match self {
             Form::Words => 2,
-            Form::Bytes => 1,
+            Form::Pairs | Form::Bytes => 1,
         }
     }
 }
@@ -99,6 +122,13 @@ unsafe fn run_words256<J: Job>(job: J) -> J::Out {
     unsafe { job.run::<Words256>() }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_pairs256<J: Job>(job: J) -> J::Out {
+    // SAFETY: the instructions are on.
+    unsafe { job.run::<Pairs256>() }
+}
+
 /// Runs a job with the vectors of this form; weights in bytes were packed where that form is available.
 pub(crate) fn run<J: Job>(form: Form, level: Level, job: J) -> J::Out {
     match (form, level.tier()) {
@@ -111,6 +141,9 @@ pub(crate) fn run<J: Job>(form: Form, level: Level, job: J) -> J::Out {
         // SAFETY: a level exists only where its instructions do.
         #[cfg(target_arch = "x86_64")]
         (_, Tier::Avx512) => unsafe { run_words512(job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Form::Pairs, Tier::Avx2) => unsafe { run_pairs256(job) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (_, Tier::Avx2) => unsafe { run_words256(job) },
@@ -180,11 +213,14 @@ pub(crate) struct Tile<'a, X> {
     pub columns: usize,
     /// Sums of the rows' activations; empty where no weight needs them.
     pub row_sums: &'a [i32],
+    /// What paired products do not take with the rest.
+    pub apart: Apart<'a>,
     pub to: To,
 }
 
-/// Room for a tile's sums.
-pub(crate) type Room = [i32; MAX_ROWS * MAX_COLUMNS];
+/// Room for a tile's sums, in whole cache lines.
+#[repr(align(64))]
+pub(crate) struct Room(pub [i32; MAX_ROWS * MAX_COLUMNS]);
 
 #[inline(always)]
 unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
@@ -199,6 +235,31 @@ unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
             start[v] = first(&starts[(v * S::LANES).min(starts.len())..]);
         }
         let mut acc = [start; MR];
+        products::<S, MR, NV>(t, &mut acc);
+        if S::PAIRED {
+            apart::add_weights::<S, MR, NV>(t, &mut acc);
+            for lacking in &t.apart.lacking {
+                if !lacking.groups.is_empty() {
+                    apart::add_lacking::<S, MR, NV>(t, lacking, &mut acc);
+                }
+            }
+        }
+        for i in 0..MR {
+            for v in 0..NV {
+                acc[i][v].store(room.0.as_mut_ptr().add((i * NV + v) * S::LANES));
+            }
+        }
+    }
+}
+
+/// The products of the rows and the panel.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn products<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>, acc: &mut [[S; NV]; MR]) {
+    // SAFETY: all pointer steps stay inside what the contract of `tile` gives.
+    unsafe {
         let step = NV * S::LANES * S::GROUP;
         let mut b = t.b;
         for &run in t.runs {
@@ -209,23 +270,41 @@ unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
             }
             let mut k = -((t.depth * size_of::<S::X>()) as isize);
             let group = (S::GROUP * size_of::<S::X>()) as isize;
-            if !(t.depth / S::GROUP).is_multiple_of(2) {
-                steps::<S, MR, NV>(&a, k, b, &mut acc);
+            if !S::PAIRED && !(t.depth / S::GROUP).is_multiple_of(2) {
+                steps::<S, MR, NV>(&a, k, b, acc);
                 k += group;
                 b = b.add(step);
             }
             while k != 0 {
                 k = S::Floats::opaque(k);
-                steps::<S, MR, NV>(&a, k, b, &mut acc);
-                steps::<S, MR, NV>(&a, k + group, b.add(step), &mut acc);
+                if S::PAIRED {
+                    both_steps::<S, MR, NV>(&a, k, b, acc);
+                } else {
+                    steps::<S, MR, NV>(&a, k, b, acc);
+                    steps::<S, MR, NV>(&a, k + group, b.add(step), acc);
+                }
                 k += 2 * group;
                 b = b.add(2 * step);
             }
         }
+    }
+}
+
+/// Two groups of depth at once.
+#[inline(always)]
+unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
+    a: &[*const S::X; MR],
+    k: isize,
+    b: *const i8,
+    acc: &mut [[S; NV]; MR],
+) {
+    let vector = S::LANES * S::GROUP;
+    // SAFETY: forwarded.
+    unsafe {
+        let w: [[S::Weights; 2]; NV] =
+            std::array::from_fn(|v| [S::weights(b.add(v * vector)), S::weights(b.add((NV + v) * vector))]);
         for i in 0..MR {
-            for v in 0..NV {
-                acc[i][v].store(room.as_mut_ptr().add((i * NV + v) * S::LANES));
-            }
+            S::dot_both(&mut acc[i], a[i].byte_offset(k), &w);
         }
     }
 }
@@ -273,7 +352,7 @@ impl<'a, S: Sums> Columns<'a, S> {
         // SAFETY: forwarded.
         unsafe {
             Columns {
-                sums: room[at..].as_ptr(),
+                sums: room.0[at..].as_ptr(),
                 pitch: t.vectors * S::LANES,
                 row_sums: t.row_sums,
                 zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
@@ -335,7 +414,7 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
         // finish's slices and the target have from this column on.
         unsafe {
             let c = Columns::<S> {
-                sums: room[at..].as_ptr(),
+                sums: room.0[at..].as_ptr(),
                 pitch: t.vectors * S::LANES,
                 row_sums: t.row_sums,
                 zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
@@ -486,6 +565,7 @@ unsafe fn sums_within<S: Sums, const MR: usize, const NV: usize>(
 ) {
     let most = match S::LANES {
         16 => MAX_ROWS,
+        8 if S::PAIRED => 4,
         8 => 6,
         _ if cfg!(target_arch = "aarch64") => 8,
         _ => 4,

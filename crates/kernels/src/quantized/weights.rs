@@ -1,10 +1,13 @@
 //! Integer weights packed for the register tile.
 
+use super::apart;
 use super::tile::Form;
 use crate::error::KernelError;
 use crate::packed::Packed;
 use crate::simd::Level;
 use crate::threads::{Pool, Shards};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Weights of a piece of packing worth a task of its own.
 const GRAIN: usize = 1 << 16;
@@ -37,6 +40,8 @@ pub(crate) struct Panel {
     pub vectors: usize,
     /// Where its weights start.
     pub start: usize,
+    /// The first of its groups that are in part behind all panels, and their number.
+    pub apart: [usize; 2],
 }
 
 /// Weights rearranged once for [`super::conv::conv`] and [`super::conv::linear`]: i8, whatever they were.
@@ -48,12 +53,51 @@ pub struct ByteWeights {
     pub(crate) taps: usize,
     pub(crate) channels: usize,
     pub(crate) columns: usize,
-    /// The weights, then the sum of each column.
+    /// The weights, then what [`Layout`] says.
     data: Packed,
-    /// Bytes before the sums.
-    len: usize,
+    layout: Layout,
     /// What stands for zero in each column, if it is not zero in all.
     pub(crate) zeros: Vec<i32>,
+}
+
+/// What lies where behind the weights: the sum of each column; how many groups there is room for that are apart,
+/// with the sizes of the matrix; the number of each panel's; those groups; and their weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Layout {
+    sums: usize,
+    sizes: usize,
+    counts: usize,
+    groups: usize,
+    weights: usize,
+    end: usize,
+}
+
+/// One of so many pairs of groups with weights apart is too many for [`Form::Pairs`].
+const MUCH_APART: usize = 8;
+
+/// Bytes of a group's weights that are apart.
+const APART: usize = 64;
+
+impl Layout {
+    /// With room for some groups that are apart.
+    fn new(len: usize, columns: usize, panels: usize, apart: usize) -> Result<Layout, KernelError> {
+        let after = |at: usize, count: usize, each: usize| {
+            count
+                .checked_mul(each)
+                .and_then(|n| n.checked_add(at))
+                .ok_or(KernelError::Overflow("packed weights"))
+        };
+        let sizes = after(len, columns, 4)?;
+        let counts = if apart == 0 { sizes } else { after(sizes, 3, 4)? };
+        let groups = if apart == 0 { counts } else { after(counts, panels, 4)? };
+        let weights = after(groups, apart, 4)?.next_multiple_of(if apart == 0 { 1 } else { APART });
+        Ok(Layout { sums: len, sizes, counts, groups, weights, end: after(weights, apart, APART)? })
+    }
+}
+
+/// Room for groups that are apart, at first: few weights of models are.
+fn first_room(form: Form, panels: &[Panel], depth: usize) -> usize {
+    if form == Form::Pairs { (panels.len() * depth / form.group()).div_ceil(64) } else { 0 }
 }
 
 /// How columns are grouped, and the bytes that this takes.
@@ -69,7 +113,7 @@ fn panels(
     while column < columns {
         let vectors = (columns - column).div_ceil(lanes).min(2);
         let count = (vectors * lanes).min(columns - column);
-        panels.push(Panel { column, columns: count, vectors, start });
+        panels.push(Panel { column, columns: count, vectors, start, apart: [0; 2] });
         let bytes = (vectors * lanes).checked_mul(depth).and_then(|n| n.checked_add(start));
         start = bytes.ok_or(KernelError::Overflow("packed weights"))?;
         column += count;
@@ -94,7 +138,13 @@ fn zeros(w: &ByteMatrix<'_>) -> Result<Vec<i32>, KernelError> {
 impl ByteWeights {
     /// Packs a matrix for kernels at the pool's level, its threads sharing the work.
     pub fn pack(pool: &Pool, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
-        ByteWeights::pack_as(pool, Form::best(pool.level()), w)
+        let packed = ByteWeights::pack_as(pool, Form::best(pool.level(), w.channels), w)?;
+        // What is apart is multiplied once more for each part of the activation: where it is much, words are faster.
+        let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
+        if packed.form == Form::Pairs && packed.groups_apart().count() > twos / MUCH_APART {
+            return ByteWeights::pack_as(pool, Form::Words, w);
+        }
+        Ok(packed)
     }
 
     pub(crate) fn pack_as(pool: &Pool, form: Form, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
@@ -106,42 +156,58 @@ impl ByteWeights {
             return Err(KernelError::Shape("weights: the matrix does not lie in its data"));
         }
         let zeros = zeros(w)?;
-        let (group, lanes) = (form.group(), form.lanes(level));
-        let padded = w.channels.next_multiple_of(group);
+        let padded = w.channels.next_multiple_of(form.filled());
         let depth = w.taps.checked_mul(padded).ok_or(KernelError::Overflow("packed weights"))?;
-        let (panels, len) = panels(form, level, depth, w.columns)?;
-        let flip = if w.signed { 0 } else { 0x80 };
-        let total = len.checked_add(4 * w.columns).ok_or(KernelError::Overflow("packed weights"))?;
-        let data = Packed::build_bytes(total, |room| {
-            let (bytes, sums) = room.split_at_mut(len);
-            let (to, sums) = (&Shards::new(bytes), &Shards::new(sums));
-            let each = (GRAIN / (depth * 2 * lanes).max(1)).max(1);
-            pool.run(panels.len().div_ceil(each), |task| {
-                for p in &panels[task * each..((task + 1) * each).min(panels.len())] {
-                    let width = p.vectors * lanes;
-                    // SAFETY: panels are disjoint.
-                    let rows = unsafe { to.part(p.start, width * depth) };
-                    // SAFETY: and so are their columns.
-                    let sums = unsafe { sums.part(4 * p.column, 4 * p.columns) };
-                    pack_panel(w, p, [group, padded, width], flip, rows, sums);
-                }
-            });
-        })?;
-        let (taps, channels, columns) = (w.taps, w.channels, w.columns);
-        Ok(ByteWeights { form, level, panels, taps, channels, columns, data, len, zeros })
+        let (mut panels, len) = panels(form, level, depth, w.columns)?;
+        let mut layout = Layout::new(len, w.columns, panels.len(), first_room(form, &panels, depth))?;
+        loop {
+            let mut needed = 0;
+            let data = Packed::build_bytes(layout.end, |room| {
+                needed = fill(pool, form, w, padded, &panels, &layout, room);
+            })?;
+            let next = Layout::new(len, w.columns, panels.len(), needed)?;
+            if next.end <= layout.end {
+                find_apart(&mut panels, &layout, depth / form.group(), data.bytes())?;
+                let (taps, channels, columns) = (w.taps, w.channels, w.columns);
+                return Ok(ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros });
+            }
+            layout = next;
+        }
     }
 
     /// Weights that [`ByteWeights::pack`] once packed from such a matrix for this level.
     pub fn from_packed(level: Level, w: &ByteMatrix<'_>, data: Packed) -> Result<ByteWeights, KernelError> {
-        let form = Form::best(level);
-        let depth = w.taps.checked_mul(w.channels.next_multiple_of(form.group()));
-        let depth = depth.ok_or(KernelError::Overflow("packed weights"))?;
-        let (panels, len) = panels(form, level, depth, w.columns)?;
-        if data.bytes().len() != (len + 4 * w.columns).next_multiple_of(64) {
+        let given = data.bytes().len();
+        let sizes = |form: Form| -> Result<(usize, Vec<Panel>, Layout), KernelError> {
+            let depth = w.taps.checked_mul(w.channels.next_multiple_of(form.filled()));
+            let depth = depth.ok_or(KernelError::Overflow("packed weights"))?;
+            let (panels, len) = panels(form, level, depth, w.columns)?;
+            let layout = Layout::new(len, w.columns, panels.len(), first_room(form, &panels, depth))?;
+            Ok((depth, panels, layout))
+        };
+        let mut form = Form::best(level, w.channels);
+        // Pairs take more room than words, always.
+        if form == Form::Pairs && sizes(Form::Words)?.2.end.next_multiple_of(64) == given {
+            form = Form::Words;
+        }
+        let (depth, mut panels, mut layout) = sizes(form)?;
+        if layout.counts > layout.sizes {
+            let sizes = data.bytes().get(layout.sizes..layout.counts).unwrap_or_default().as_chunks::<4>().0;
+            let sizes: Vec<usize> = sizes.iter().map(|b| u32::from_ne_bytes(*b) as usize).collect();
+            let [room, d, columns] = sizes[..] else {
+                return Err(KernelError::Shape("packed weights: too few of them"));
+            };
+            if (d, columns) != (depth, w.columns) {
+                return Err(KernelError::Shape("packed weights: of another matrix"));
+            }
+            layout = Layout::new(layout.sums, w.columns, panels.len(), room)?;
+        }
+        if given != layout.end.next_multiple_of(64) {
             return Err(KernelError::Shape("packed weights: another number of them"));
         }
+        find_apart(&mut panels, &layout, depth / form.group(), data.bytes())?;
         let (taps, channels, columns, zeros) = (w.taps, w.channels, w.columns, zeros(w)?);
-        Ok(ByteWeights { form, level, panels, taps, channels, columns, data, len, zeros })
+        Ok(ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros })
     }
 
     /// The packed weights as they lie in memory.
@@ -165,14 +231,108 @@ impl ByteWeights {
     }
 
     pub(crate) fn panel(&self, p: &Panel) -> *const i8 {
-        self.data.bytes()[p.start..self.len].as_ptr().cast()
+        self.data.bytes()[p.start..self.layout.sums].as_ptr().cast()
     }
 
     /// The sum of each column's weights.
     pub(crate) fn sums(&self) -> impl Iterator<Item = i32> + '_ {
-        let (sums, _) = self.data.bytes()[self.len..].as_chunks::<4>();
+        let (sums, _) = self.data.bytes()[self.layout.sums..].as_chunks::<4>();
         sums[..self.columns].iter().map(|b| i32::from_ne_bytes(*b))
     }
+
+    /// The groups of depth, counted from the first tap's first channel, that are in part behind the panels; those
+    /// of each panel where [`Panel::apart`] says.
+    pub(crate) fn groups_apart(&self) -> impl Iterator<Item = u32> + '_ {
+        let count = self.panels.last().map_or(0, |p| p.apart[0] + p.apart[1]);
+        let (groups, _) = self.data.bytes()[self.layout.groups..].as_chunks::<4>();
+        groups[..count].iter().map(|b| u32::from_ne_bytes(*b))
+    }
+
+    /// The weights of a panel's groups that are apart, two vectors for each.
+    pub(crate) fn weights_apart(&self, p: &Panel) -> *const i8 {
+        self.data.bytes()[self.layout.weights + p.apart[0] * APART..].as_ptr().cast()
+    }
+}
+
+/// Packs all panels, and says how many groups had to be set apart: all is there if the layout has room for them.
+fn fill(
+    pool: &Pool,
+    form: Form,
+    w: &ByteMatrix<'_>,
+    padded: usize,
+    panels: &[Panel],
+    layout: &Layout,
+    room: &mut [u8],
+) -> usize {
+    let (group, lanes, depth) = (form.group(), form.lanes(pool.level()), w.taps * padded);
+    let flip = if w.signed { 0 } else { 0x80 };
+    let (bytes, rest) = room.split_at_mut(layout.sums);
+    let (sums, rest) = rest.split_at_mut(layout.sizes - layout.sums);
+    let (to, sums) = (&Shards::new(bytes), &Shards::new(sums));
+    let each = (GRAIN / (depth * 2 * lanes).max(1)).max(1);
+    let apart = Mutex::new(BTreeMap::new());
+    pool.run(panels.len().div_ceil(each), |task| {
+        for i in task * each..((task + 1) * each).min(panels.len()) {
+            let p = &panels[i];
+            let width = p.vectors * lanes;
+            // SAFETY: panels are disjoint.
+            let rows = unsafe { to.part(p.start, width * depth) };
+            // SAFETY: and so are their columns.
+            let sums = unsafe { sums.part(4 * p.column, 4 * p.columns) };
+            pack_panel(w, p, [group, padded, width], flip, rows, sums);
+            if form == Form::Pairs {
+                let (mut groups, mut weights) = (vec![], vec![]);
+                apart::split(rows, width, &mut groups, &mut weights);
+                if !groups.is_empty() {
+                    apart.lock().unwrap_or_else(PoisonError::into_inner).insert(i, (groups, weights));
+                }
+            }
+        }
+    });
+    let apart = apart.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let needed = apart.values().map(|(groups, _)| groups.len()).sum();
+    if layout.end - layout.weights >= needed * APART && layout.groups > layout.counts {
+        let at = |x: usize| x - layout.sizes;
+        rest[..at(layout.end)].fill(0);
+        let room = (layout.end - layout.weights) / APART;
+        for (to, size) in rest.as_chunks_mut::<4>().0.iter_mut().zip([room, depth, w.columns]) {
+            *to = (size as u32).to_ne_bytes();
+        }
+        let (mut group, mut weight) = (at(layout.groups), at(layout.weights));
+        for (i, (groups, weights)) in apart {
+            rest[at(layout.counts) + 4 * i..][..4].copy_from_slice(&(groups.len() as u32).to_ne_bytes());
+            for g in groups {
+                rest[group..][..4].copy_from_slice(&g.to_ne_bytes());
+                group += 4;
+            }
+            rest[weight..][..weights.len()].copy_from_slice(&weights);
+            weight += weights.len();
+        }
+    }
+    needed
+}
+
+/// Finds each panel's groups that are apart; `groups` is the number of all in a panel.
+fn find_apart(panels: &mut [Panel], layout: &Layout, groups: usize, data: &[u8]) -> Result<(), KernelError> {
+    if layout.groups == layout.counts {
+        return Ok(());
+    }
+    let wrong = || KernelError::Shape("packed weights: groups that do not exist");
+    let numbers =
+        |at: usize, end: usize| data[at..end].as_chunks::<4>().0.iter().map(|b| u32::from_ne_bytes(*b));
+    let room = (layout.end - layout.weights) / APART;
+    let mut all = numbers(layout.groups, layout.groups + 4 * room);
+    let mut first = 0;
+    for (p, count) in panels.iter_mut().zip(numbers(layout.counts, layout.groups)) {
+        p.apart = [first, count as usize];
+        first += count as usize;
+        let mut next = 0;
+        for _ in 0..count {
+            let group = all.next().filter(|&g| (next..groups as u32).contains(&g)).ok_or_else(wrong)?;
+            next = group + 1;
+        }
+    }
+    Ok(())
 }
 
 /// Packs one panel of rows of `width` columns by `group` steps of depth, `padded` of them in a tap.

@@ -11,7 +11,7 @@ mod x86;
 use super::vector::Vector;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Bytes512, Words256, Words512};
+pub(crate) use x86::{Bytes512, Pairs256, Words256, Words512};
 
 /// The sums of the architecture's own baseline.
 #[cfg(target_arch = "aarch64")]
@@ -19,6 +19,9 @@ pub(crate) type Base = neon::Words128;
 /// The sums of the architecture's own baseline.
 #[cfg(not(target_arch = "aarch64"))]
 pub(crate) type Base = WordsOf4;
+
+/// The largest element of an activation that [`Sums::PAIRED`] products take.
+pub(crate) const NARROW: u8 = 128;
 
 /// An element of an activation as the products read it.
 pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
@@ -76,6 +79,9 @@ pub(crate) trait Sums: Copy {
     const LANES: usize = <Self::Floats as Vector>::LANES;
     /// Steps of depth of a group.
     const GROUP: usize;
+    /// Whether products are added up in words on their way. Then elements are at most [`NARROW`], and the weights
+    /// of a column in two groups that meet in [`Sums::dot_both`] are such that no word is exceeded.
+    const PAIRED: bool = false;
     unsafe fn zero() -> Self;
     unsafe fn splat(x: i32) -> Self;
     unsafe fn spread(p: *const Self::X) -> Self::Spread;
@@ -96,6 +102,48 @@ pub(crate) trait Sums: Copy {
     }
     /// `acc + a . w`, without saturation.
     unsafe fn dot(acc: Self, a: Self::Spread, w: Self::Weights) -> Self;
+    /// Adds the products of two groups side by side by the weights of both to a row of sums.
+    #[inline(always)]
+    unsafe fn dot_both<const NV: usize>(
+        acc: &mut [Self; NV],
+        a: *const Self::X,
+        w: &[[Self::Weights; 2]; NV],
+    ) {
+        // SAFETY: the caller gives two groups.
+        unsafe {
+            let x = [Self::spread(a), Self::spread(a.add(Self::GROUP))];
+            for v in 0..NV {
+                acc[v] = Self::dot(Self::dot(acc[v], x[0], w[v][0]), x[1], w[v][1]);
+            }
+        }
+    }
+    /// `acc + a . w`, or `acc - a . w`.
+    #[inline(always)]
+    unsafe fn dot_signed(acc: Self, a: Self::Spread, w: Self::Weights, negative: bool) -> Self {
+        // SAFETY: forwarded.
+        unsafe {
+            let product = Self::dot(Self::zero(), a, w);
+            if negative { Self::sub(acc, product) } else { Self::add(acc, product) }
+        }
+    }
+    /// Takes the 32 bytes at `more` less `base` apart: what 0..=[`NARROW`] holds of them, what is more and what is less,
+    /// and a bit for each byte of which there is more, and less.
+    #[inline(always)]
+    unsafe fn narrow(base: u8, more: *mut u8, narrow: *mut u8, less: *mut u8) -> [u32; 2] {
+        let mut lost = [0; 2];
+        for i in 0..32 {
+            // SAFETY: the caller gives 32 bytes of each.
+            unsafe {
+                let x = *more.add(i);
+                *narrow.add(i) = x.saturating_sub(base).min(NARROW);
+                *more.add(i) = x.saturating_sub(base).saturating_sub(NARROW);
+                *less.add(i) = base.saturating_sub(x);
+                lost[0] |= u32::from(*more.add(i) != 0) << i;
+                lost[1] |= u32::from(*less.add(i) != 0) << i;
+            }
+        }
+        lost
+    }
     unsafe fn load(p: *const i32) -> Self;
     unsafe fn store(self, p: *mut i32);
     unsafe fn add(a: Self, b: Self) -> Self;

@@ -4,9 +4,13 @@ use super::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use std::arch::x86_64::*;
 
-/// Eight sums; activations in words, because products of bytes saturate there.
+/// Eight sums; activations in words.
 #[derive(Clone, Copy)]
 pub(crate) struct Words256(__m256i);
+
+/// Eight sums; activations in bytes of at most [`NARROW`](super::NARROW), so that sums of products fit words.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs256(__m256i);
 
 /// Sixteen sums; activations in words.
 #[derive(Clone, Copy)]
@@ -16,113 +20,178 @@ pub(crate) struct Words512(__m512i);
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes512(__m512i);
 
-impl Sums for Words256 {
-    type Floats = __m256;
-    type X = i16;
-    type Spread = __m256i;
-    type Weights = __m256i;
-    const GROUP: usize = 2;
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller has the instructions, here and below.
-        Words256(unsafe { _mm256_setzero_si256() })
-    }
-    #[inline(always)]
-    unsafe fn splat(x: i32) -> Self {
-        // SAFETY: as above.
-        Words256(unsafe { _mm256_set1_epi32(x) })
-    }
-    #[inline(always)]
-    unsafe fn spread(p: *const i16) -> __m256i {
-        // SAFETY: the caller gives two elements.
-        unsafe { _mm256_castps_si256(_mm256_broadcast_ss(&*p.cast::<f32>())) }
-    }
-    #[inline(always)]
-    unsafe fn weights(p: *const i8) -> __m256i {
-        // SAFETY: the caller gives sixteen weights.
-        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn nibbles(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller gives sixteen bytes.
-        unsafe {
-            let (both, mask) = (_mm_loadu_si128(p.cast()), _mm_set1_epi8(15));
-            let (low, high) = (_mm_and_si128(both, mask), _mm_and_si128(_mm_srli_epi16::<4>(both), mask));
-            [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+macro_rules! sums256 {
+    ($t:ident, $x:ty, $group:literal, $p:ident: $load:expr, $acc:ident $a:ident $w:ident: $dot:expr, {$($more:tt)*}) => {
+        impl Sums for $t {
+            type Floats = __m256;
+            type X = $x;
+            type Spread = __m256i;
+            type Weights = __m256i;
+            const GROUP: usize = $group;
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                // SAFETY: the caller has the instructions, here and below.
+                $t(unsafe { _mm256_setzero_si256() })
+            }
+            #[inline(always)]
+            unsafe fn splat(x: i32) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm256_set1_epi32(x) })
+            }
+            #[inline(always)]
+            unsafe fn spread(p: *const $x) -> __m256i {
+                // SAFETY: the caller gives the four bytes of a group.
+                unsafe { _mm256_castps_si256(_mm256_broadcast_ss(&*p.cast::<f32>())) }
+            }
+            #[inline(always)]
+            unsafe fn weights($p: *const i8) -> __m256i {
+                // SAFETY: the caller gives the weights of a vector.
+                unsafe { $load }
+            }
+            #[inline(always)]
+            unsafe fn dot($acc: Self, $a: __m256i, $w: __m256i) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { $dot })
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const i32) -> Self {
+                // SAFETY: the caller gives eight numbers.
+                $t(unsafe { _mm256_loadu_si256(p.cast()) })
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut i32) {
+                // SAFETY: the caller gives room for eight numbers.
+                unsafe { _mm256_storeu_si256(p.cast(), self.0) }
+            }
+            #[inline(always)]
+            unsafe fn add(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm256_add_epi32(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn sub(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm256_sub_epi32(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn mul(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm256_mullo_epi32(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn xor(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                $t(unsafe { _mm256_xor_si256(a.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn to_floats(self) -> __m256 {
+                // SAFETY: as above.
+                unsafe { _mm256_cvtepi32_ps(self.0) }
+            }
+            #[inline(always)]
+            unsafe fn nearest(x: __m256) -> Self {
+                // SAFETY: as above; the rounding mode is the processor's own, to the nearest.
+                $t(unsafe { _mm256_cvtps_epi32(x) })
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(p: *const u8) -> Self {
+                // SAFETY: the caller gives eight bytes.
+                $t(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) })
+            }
+            #[inline(always)]
+            unsafe fn store_bytes(self, p: *mut u8) {
+                // SAFETY: the caller gives room for eight bytes.
+                unsafe {
+                    let words =
+                        _mm_packus_epi32(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256::<1>(self.0));
+                    _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes_of_both(a: Self, b: Self, to: Narrow, p: *mut u8) {
+                // SAFETY: the caller gives room for sixteen bytes.
+                unsafe {
+                    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a.0, b.0));
+                    let words = _mm256_adds_epi16(words, _mm256_set1_epi16(to.zero));
+                    let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+                    let bytes = _mm_max_epu8(bytes, _mm_set1_epi8(to.low as i8));
+                    let bytes = _mm_min_epu8(bytes, _mm_set1_epi8(to.high as i8));
+                    _mm_storeu_si128(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(to.flip as i8)));
+                }
+            }
+            $($more)*
         }
-    }
-    #[inline(always)]
-    unsafe fn dot(acc: Self, a: __m256i, w: __m256i) -> Self {
-        // SAFETY: as above.
-        Words256(unsafe { _mm256_add_epi32(acc.0, _mm256_madd_epi16(a, w)) })
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const i32) -> Self {
-        // SAFETY: the caller gives eight numbers.
-        Words256(unsafe { _mm256_loadu_si256(p.cast()) })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut i32) {
-        // SAFETY: the caller gives room for eight numbers.
-        unsafe { _mm256_storeu_si256(p.cast(), self.0) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: Self, b: Self) -> Self {
-        // SAFETY: as above.
-        Words256(unsafe { _mm256_add_epi32(a.0, b.0) })
-    }
-    #[inline(always)]
-    unsafe fn sub(a: Self, b: Self) -> Self {
-        // SAFETY: as above.
-        Words256(unsafe { _mm256_sub_epi32(a.0, b.0) })
-    }
-    #[inline(always)]
-    unsafe fn mul(a: Self, b: Self) -> Self {
-        // SAFETY: as above.
-        Words256(unsafe { _mm256_mullo_epi32(a.0, b.0) })
-    }
-    #[inline(always)]
-    unsafe fn xor(a: Self, b: Self) -> Self {
-        // SAFETY: as above.
-        Words256(unsafe { _mm256_xor_si256(a.0, b.0) })
-    }
-    #[inline(always)]
-    unsafe fn to_floats(self) -> __m256 {
-        // SAFETY: as above.
-        unsafe { _mm256_cvtepi32_ps(self.0) }
-    }
-    #[inline(always)]
-    unsafe fn nearest(x: __m256) -> Self {
-        // SAFETY: as above; the rounding mode is the processor's own, to the nearest.
-        Words256(unsafe { _mm256_cvtps_epi32(x) })
-    }
-    #[inline(always)]
-    unsafe fn load_bytes(p: *const u8) -> Self {
-        // SAFETY: the caller gives eight bytes.
-        Words256(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) })
-    }
-    #[inline(always)]
-    unsafe fn store_bytes(self, p: *mut u8) {
-        // SAFETY: the caller gives room for eight bytes.
-        unsafe {
-            let words =
-                _mm_packus_epi32(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256::<1>(self.0));
-            _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_bytes_of_both(a: Self, b: Self, to: Narrow, p: *mut u8) {
-        // SAFETY: the caller gives room for sixteen bytes.
-        unsafe {
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a.0, b.0));
-            let words = _mm256_adds_epi16(words, _mm256_set1_epi16(to.zero));
-            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            let bytes = _mm_max_epu8(bytes, _mm_set1_epi8(to.low as i8));
-            let bytes = _mm_min_epu8(bytes, _mm_set1_epi8(to.high as i8));
-            _mm_storeu_si128(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(to.flip as i8)));
-        }
-    }
+    };
 }
+
+sums256!(
+    Words256, i16, 2,
+    p: _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())),
+    acc a w: _mm256_add_epi32(acc.0, _mm256_madd_epi16(a, w)),
+    {
+        #[inline(always)]
+        unsafe fn nibbles(p: *const u8) -> [__m256i; 2] {
+            // SAFETY: the caller gives sixteen bytes.
+            unsafe {
+                let (both, mask) = (_mm_loadu_si128(p.cast()), _mm_set1_epi8(15));
+                let (low, high) = (_mm_and_si128(both, mask), _mm_and_si128(_mm_srli_epi16::<4>(both), mask));
+                [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+            }
+        }
+    }
+);
+// One product of bytes takes four steps of depth at twice the rate of words, but its sums of two are words.
+sums256!(
+    Pairs256, u8, 4,
+    p: _mm256_loadu_si256(p.cast()),
+    acc a w: {
+        let pairs = _mm256_maddubs_epi16(a, w);
+        _mm256_add_epi32(acc.0, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    },
+    {
+        const PAIRED: bool = true;
+        #[inline(always)]
+        unsafe fn dot_signed(acc: Self, a: __m256i, w: __m256i, negative: bool) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let sign = _mm256_set1_epi16(if negative { -1 } else { 1 });
+                Pairs256(_mm256_add_epi32(acc.0, _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), sign)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn narrow(base: u8, more: *mut u8, narrow: *mut u8, less: *mut u8) -> [u32; 2] {
+            // SAFETY: the caller gives 32 bytes of each.
+            unsafe {
+                let (x, zero) = (_mm256_loadu_si256(more.cast()), _mm256_setzero_si256());
+                let (base, most) = (_mm256_set1_epi8(base as i8), _mm256_set1_epi8(super::NARROW as i8));
+                let from_base = _mm256_subs_epu8(x, base);
+                let (above, below) = (_mm256_subs_epu8(from_base, most), _mm256_subs_epu8(base, x));
+                _mm256_storeu_si256(narrow.cast(), _mm256_min_epu8(from_base, most));
+                _mm256_storeu_si256(more.cast(), above);
+                _mm256_storeu_si256(less.cast(), below);
+                let none = [_mm256_cmpeq_epi8(above, zero), _mm256_cmpeq_epi8(below, zero)];
+                [!_mm256_movemask_epi8(none[0]) as u32, !_mm256_movemask_epi8(none[1]) as u32]
+            }
+        }
+        #[inline(always)]
+        unsafe fn dot_both<const NV: usize>(acc: &mut [Self; NV], a: *const u8, w: &[[__m256i; 2]; NV]) {
+            // SAFETY: the caller gives two groups.
+            unsafe {
+                let x = Self::spread(a);
+                let mut pairs = [x; NV];
+                for v in 0..NV {
+                    pairs[v] = _mm256_maddubs_epi16(x, w[v][0]);
+                }
+                for v in 0..NV {
+                    // Loaded once more for each vector: the product takes its place, and all registers are in use.
+                    let x = Self::spread(a.with_addr(__m256::opaque(a.addr() as isize) as usize).add(4));
+                    pairs[v] = _mm256_add_epi16(pairs[v], _mm256_maddubs_epi16(x, w[v][1]));
+                    acc[v].0 = _mm256_add_epi32(acc[v].0, _mm256_madd_epi16(pairs[v], _mm256_set1_epi16(1)));
+                }
+            }
+        }
+    }
+);
 
 macro_rules! sums512 {
     ($t:ident, $x:ty, $group:literal, $weights:ty, $p:ident: $load:expr, $both:expr, $acc:ident $a:ident $w:ident: $dot:expr) => {

@@ -1,0 +1,266 @@
+//! What paired products leave apart: of the activation what lies outside of a narrow range, of the weights what
+//! would not fit words together with its neighbours.
+//!
+//! Products of bytes are added up in words on their way to the sums, which no word may exceed. Nearly all elements
+//! of a layer lie within half of their range and weights seldom are large side by side, so that the few others
+//! cost less than wider products of all would.
+
+use super::tile::Tile;
+use crate::scratch::Plain;
+use crate::simd::integer::{NARROW, Sums};
+
+/// What is taken off all elements, so that most of them are in the narrow range.
+pub(crate) fn base(zero: u8) -> u8 {
+    zero.saturating_sub(NARROW / 2).min(255 - NARROW)
+}
+
+/// Bytes for a bit of each element, as [`narrow`] writes and [`Lacking::list`] reads them.
+pub(crate) fn bits(elements: usize) -> usize {
+    elements / 8 + 8
+}
+
+/// Elements of which the narrow range holds `narrow`, while `more` is to be added to those and `less` to be taken off,
+/// with a bit for each element of which that is not nothing.
+pub(crate) struct Parts<'a> {
+    pub narrow: &'a mut [u8],
+    pub more: &'a mut [u8],
+    pub less: &'a mut [u8],
+    pub bits: [&'a mut [u8]; 2],
+}
+
+/// Takes the elements in `more` less `base` apart; they are whole groups of eight. Without a base nothing is to be
+/// taken off and `less` is left as it is.
+///
+/// # Safety
+/// `S`'s instructions are available.
+#[inline(always)]
+pub(crate) unsafe fn narrow<S: Sums>(p: &mut Parts<'_>, base: u8) {
+    let len = p.narrow.len();
+    assert!(p.more.len() == len && p.less.len() == len && len.is_multiple_of(8));
+    assert!(p.bits[0].len() >= bits(len) && p.bits[1].len() >= bits(len));
+    let mut at = 0;
+    while at + 32 <= len {
+        // SAFETY: there are 32 elements from here on in all, and so many bits.
+        unsafe {
+            let (narrow, more) = (p.narrow.as_mut_ptr().add(at), p.more.as_mut_ptr().add(at));
+            let [above, below] = S::narrow(base, more, narrow, p.less.as_mut_ptr().add(at));
+            p.bits[0].as_mut_ptr().add(at / 8).cast::<u32>().write_unaligned(above.to_le());
+            p.bits[1].as_mut_ptr().add(at / 8).cast::<u32>().write_unaligned(below.to_le());
+        }
+        at += 32;
+    }
+    while at < len {
+        let mut lost = [0; 2];
+        for i in 0..8 {
+            let x = p.more[at + i];
+            p.narrow[at + i] = x.saturating_sub(base).min(NARROW);
+            p.more[at + i] = x.saturating_sub(base).saturating_sub(NARROW);
+            p.less[at + i] = base.saturating_sub(x);
+            lost[0] |= u8::from(p.more[at + i] != 0) << i;
+            lost[1] |= u8::from(p.less[at + i] != 0) << i;
+        }
+        (p.bits[0][at / 8], p.bits[1][at / 8]) = (lost[0], lost[1]);
+        at += 8;
+    }
+}
+
+/// A group of depth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub(crate) struct Group {
+    /// Groups before it.
+    pub number: u32,
+    /// Where it begins after a window.
+    pub place: u32,
+}
+
+// SAFETY: two numbers without padding; any bits are such numbers.
+unsafe impl Plain for Group {}
+
+/// The bits of what the narrow range does not hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Lacking<'a> {
+    pub bits: &'a [u8],
+    /// Where runs begin after a window, and the elements of each: whole groups of eight.
+    pub runs: &'a [usize],
+    pub depth: usize,
+}
+
+impl Lacking<'_> {
+    /// Lists the groups of depth of which something is lacking in any of a tile's rows, whose windows these are, from
+    /// `count` on, and says where the list ends. There is room for all groups.
+    #[inline(always)]
+    pub(crate) fn list(&self, windows: &[u32], mut count: usize, to: &mut [Group]) -> usize {
+        for (r, &run) in self.runs.iter().enumerate() {
+            for step in (0..self.depth).step_by(64) {
+                let mut lost = 0;
+                for window in windows {
+                    let at = (*window as usize + run + step) / 8;
+                    let mut eight = [0; 8];
+                    eight.copy_from_slice(&self.bits[at..at + 8]);
+                    lost |= u64::from_le_bytes(eight);
+                }
+                if self.depth - step < 64 {
+                    lost &= (1 << (self.depth - step)) - 1;
+                }
+                // The lowest bit of each group's four.
+                lost |= lost >> 1;
+                lost = (lost | lost >> 2) & 0x1111_1111_1111_1111;
+                while lost != 0 {
+                    let (at, group) = (lost.trailing_zeros(), ((r * self.depth + step) / 4) as u32);
+                    to[count] = Group { number: group + at / 4, place: (run + step) as u32 + at };
+                    count += 1;
+                    lost &= lost - 1;
+                }
+            }
+        }
+        count
+    }
+}
+
+/// Groups of depth of which something is lacking, for each tile of rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Lists<'a> {
+    /// Where each tile's begin, and the end; empty where nothing is lacking.
+    pub first: &'a [u32],
+    pub groups: &'a [Group],
+    /// From an element to the part of it that is lacking.
+    pub later: usize,
+    /// Whether the parts are to be taken off.
+    pub negative: bool,
+}
+
+impl<'a> Lists<'a> {
+    /// Nothing.
+    pub(crate) const NONE: Lists<'static> = Lists { first: &[], groups: &[], later: 0, negative: false };
+
+    /// Those of one tile.
+    #[inline(always)]
+    pub(crate) fn of(&self, tile: usize) -> Groups<'a> {
+        let groups = match self.first.get(tile..tile + 2) {
+            Some(&[from, to]) => &self.groups[from as usize..to as usize],
+            _ => &[],
+        };
+        Groups { groups, later: self.later, negative: self.negative }
+    }
+}
+
+/// Groups of depth of some rows, and where the parts of their elements lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Groups<'a> {
+    pub groups: &'a [Group],
+    /// From an element to its part.
+    pub later: usize,
+    /// Whether the parts are to be taken off.
+    pub negative: bool,
+}
+
+/// What a tile's rows and panel have apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Apart<'a> {
+    /// Where the groups begin after a window whose weights are in part behind the panel.
+    pub places: &'a [u32],
+    /// Those parts, two vectors for each group.
+    pub weights: *const i8,
+    /// What the narrow range does not hold of the rows.
+    pub lacking: [Groups<'a>; 2],
+}
+
+/// Adds the products of weights behind the panel, with all parts of the elements.
+///
+/// # Safety
+/// As [`super::tile::tile`].
+#[inline(always)]
+pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
+    t: &Tile<'_, S::X>,
+    acc: &mut [[S; NV]; MR],
+) {
+    let mut weights = t.apart.weights;
+    for &place in t.apart.places {
+        // SAFETY: each group lies in the rows' runs and has two vectors of weights.
+        unsafe {
+            add_group(t, place as usize, weights, false, acc);
+            for lacking in &t.apart.lacking {
+                if !lacking.groups.is_empty() {
+                    add_group(t, place as usize + lacking.later, weights, lacking.negative, acc);
+                }
+            }
+            weights = weights.add(2 * S::LANES * S::GROUP);
+        }
+    }
+}
+
+/// Adds the products of what the narrow range does not hold and the panel.
+///
+/// # Safety
+/// As [`super::tile::tile`].
+#[inline(always)]
+pub(crate) unsafe fn add_lacking<S: Sums, const MR: usize, const NV: usize>(
+    t: &Tile<'_, S::X>,
+    lacking: &Groups<'_>,
+    acc: &mut [[S; NV]; MR],
+) {
+    for group in lacking.groups {
+        // SAFETY: the group lies in a run of the rows and has its weights in the panel.
+        unsafe {
+            let weights = t.b.add(group.number as usize * NV * S::LANES * S::GROUP);
+            add_group(t, group.place as usize + lacking.later, weights, lacking.negative, acc);
+        }
+    }
+}
+
+/// # Safety
+/// There are the vectors' weights, and the rows' elements.
+#[inline(always)]
+unsafe fn add_group<S: Sums, const MR: usize, const NV: usize>(
+    t: &Tile<'_, S::X>,
+    place: usize,
+    weights: *const i8,
+    negative: bool,
+    acc: &mut [[S; NV]; MR],
+) {
+    // SAFETY: forwarded.
+    unsafe {
+        let mut w = [S::weights(weights); NV];
+        for v in 1..NV {
+            w[v] = S::weights(weights.add(v * S::LANES * S::GROUP));
+        }
+        for i in 0..MR {
+            let x = S::spread(t.rows.get_unchecked(i).add(place));
+            for v in 0..NV {
+                acc[i][v] = S::dot_signed(acc[i][v], x, w[v], negative);
+            }
+        }
+    }
+}
+
+/// Moves weights that would exceed words together with those of the group before out of a panel of `width` columns:
+/// notes the group and appends its moved weights, two vectors of 32 bytes. Groups meet in twos.
+pub(crate) fn split(panel: &mut [u8], width: usize, groups: &mut Vec<u32>, weights: &mut Vec<u8>) {
+    let row = 4 * width;
+    let exceeds = |before: [u8; 2], here: [u8; 2]| {
+        let [a, b, c, d] = [before[0], before[1], here[0], here[1]].map(|w| i32::from(w as i8));
+        let more = a.max(0) + b.max(0) + c.max(0) + d.max(0);
+        let less = a.min(0) + b.min(0) + c.min(0) + d.min(0);
+        (more * i32::from(NARROW) > 32767) | (less * i32::from(NARROW) < -32768)
+    };
+    for group in (1..panel.len() / row.max(1)).step_by(2) {
+        let (before, here) = panel[(group - 1) * row..(group + 1) * row].split_at_mut(row);
+        let (before, here) = (before.as_chunks::<2>().0, here.as_chunks_mut::<2>().0);
+        if !before.iter().zip(&*here).fold(false, |bad, (&a, &b)| bad | exceeds(a, b)) {
+            continue;
+        }
+        groups.push(group as u32);
+        let first = weights.len();
+        weights.resize(first + 64, 0);
+        let moved = weights[first..].as_chunks_mut::<2>().0;
+        for ((a, b), to) in before.iter().zip(here).zip(moved) {
+            if exceeds(*a, *b) {
+                *to = std::mem::take(b);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
