@@ -3,6 +3,7 @@
 //! Weights are packed as i8; bytes with a sign and without differ in their highest bit only, so that one of
 //! both is enough. A zero point is taken off the sums of whole products, never off the elements.
 
+mod after;
 pub mod blocks;
 pub mod conv;
 pub mod depthwise;

@@ -269,7 +269,7 @@ impl<'a, S: Sums> Columns<'a, S> {
     /// # Safety
     /// `S`'s instructions are available.
     #[inline(always)]
-    unsafe fn new(t: &Tile<'a, S::X>, f: &Finish<'_>, room: &Room, at: usize, range: Range<usize>) -> Self {
+    unsafe fn new(t: &Tile<'a, S::X>, f: &Finish<'_>, room: &[i32], at: usize, range: Range<usize>) -> Self {
         // SAFETY: forwarded.
         unsafe {
             Columns {
@@ -317,12 +317,12 @@ impl<'a, S: Sums> Columns<'a, S> {
     }
 }
 
-/// Turns the sums into results.
+/// Turns the sums of a tile, which lie in the room row by row in whole vectors, into results.
 ///
 /// # Safety
-/// As [`tile`].
+/// `S`'s instructions are available; the room and the target are as large as [`tile`] has them.
 #[inline(always)]
-unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
+pub(crate) unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &[i32]) {
     if let (To::Bytes { to, pitch, steps }, true) = (t.to, t.columns == 2 * S::LANES && t.vectors == 2) {
         // SAFETY: forwarded; the tile has both vectors.
         return unsafe { whole_bytes::<S>(t, f, room, to, pitch, steps) };
@@ -383,7 +383,7 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
 unsafe fn whole_bytes<S: Sums>(
     t: &Tile<'_, S::X>,
     f: &Finish<'_>,
-    room: &Room,
+    room: &[i32],
     to: *mut u8,
     pitch: usize,
     steps: Steps,
