@@ -11,6 +11,7 @@ pub mod elementwise;
 mod fill;
 pub(crate) mod tile;
 pub mod weights;
+pub mod winograd;
 
 pub use conv::{Bytes, Output, Quantized, Scaling};
 pub use fill::Order;

@@ -4,6 +4,10 @@ use super::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use std::arch::x86_64::*;
 
+mod pairs;
+
+pub(crate) use pairs::{Pairs256, Pairs512};
+
 /// Eight sums; activations in words, because products of bytes saturate there.
 #[derive(Clone, Copy)]
 pub(crate) struct Words256(__m256i);
