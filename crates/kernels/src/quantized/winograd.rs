@@ -32,8 +32,8 @@ use std::ops::Range;
 /// Elements between the places of a buffer beyond what they need: places a power of two apart would share the
 /// same few lines of the first-level cache.
 const APART: usize = 32;
-/// Words of a block's transformed inputs: about half of the second-level cache.
-const REGION: usize = 112 * 1024;
+/// Bytes of a block's transformed inputs and of a panel's sums for it: most of the second-level cache.
+const REGION: usize = 400 * 1024;
 /// Multiply-adds that one thread is through with before another one would be of help.
 const SHORT: usize = 100 * 1000;
 
@@ -115,15 +115,15 @@ impl Run<'_> {
         let places = REACH * REACH;
         let (w, level) = (self.w, self.w.level);
         let channels = w.channels.next_multiple_of(product::words(level));
+        let widest = w.panels.iter().map(|p| w.width(p)).max().unwrap_or(0);
         let [down, across] = self.tiles::<SIDE>();
         let total = self.s.batch * down * across;
         let work = (w.channels.saturating_mul(w.columns)).saturating_mul(total * places);
         let threads = if work <= SHORT { 1 } else { pool.threads() };
         let rows = product::most_rows(level);
-        let fit = (REGION / (places * channels)).max(2 * rows) / rows * rows;
+        let fit = (REGION / (places * (2 * channels + 4 * widest))).max(rows);
         let blocks = total.div_ceil(fit);
         let layout = |tiles: usize| Layout { channels, apart: tiles * channels + APART };
-        let widest = w.panels.iter().map(|p| w.width(p)).max().unwrap_or(0);
         let products = |tiles: usize| tiles * widest + APART;
         let error = FirstError::default();
         let with_inputs = |tiles: usize, f: &mut dyn FnMut(&mut [i16])| {
@@ -142,7 +142,7 @@ impl Run<'_> {
             unsafe { pairs::run(level, Inputs::<SIDE, REACH> { run: self, tiles, to, layout }) };
         };
         if blocks >= threads || total < 2 {
-            let each = if threads == 1 { fit } else { total.div_ceil(blocks.next_multiple_of(threads)) };
+            let each = total.div_ceil(blocks.next_multiple_of(threads));
             pool.run(total.div_ceil(each), |i| {
                 let block = i * each..((i + 1) * each).min(total);
                 with_inputs(block.len(), &mut |room| {
@@ -183,6 +183,19 @@ impl Run<'_> {
         [t / across / down, t / across % down * SIDE, t % across * SIDE]
     }
 
+    /// Moves to the next tile.
+    #[inline(always)]
+    fn next<const SIDE: usize>(&self, [image, top, left]: &mut [usize; 3]) {
+        let [_, height, width] = self.s.output;
+        *left += SIDE;
+        if *left >= width {
+            (*left, *top) = (0, *top + SIDE);
+            if *top >= height {
+                (*top, *image) = (0, *image + 1);
+            }
+        }
+    }
+
     /// The pixel that a place of a tile's window reads.
     #[inline(always)]
     fn pixel(&self, image: usize, y: usize, x: usize) -> *const u8 {
@@ -208,8 +221,10 @@ impl<const SIDE: usize, const REACH: usize> Work for Inputs<'_, SIDE, REACH> {
     #[inline(always)]
     unsafe fn run<V: Pairs>(self) {
         let run = self.run;
-        for (j, t) in self.tiles.enumerate() {
-            let [image, top, left] = run.corner::<SIDE>(t);
+        let mut corner = run.corner::<SIDE>(self.tiles.start);
+        for j in 0..self.tiles.len() {
+            let [image, top, left] = corner;
+            run.next::<SIDE>(&mut corner);
             let mut pixels = [[std::ptr::null(); REACH]; REACH];
             for y in 0..REACH {
                 for x in 0..REACH {
@@ -260,6 +275,7 @@ impl<const SIDE: usize, const REACH: usize> Work for Multiply<'_, SIDE, REACH> {
         let room = std::mem::take(&mut self.room);
         let (count, depth) = (self.block.len(), self.run.w.depth());
         let mut side = self.run.target.side();
+        let mut outputs = transform::Lines([[0; transform::LINE]; SIDE]);
         for p in self.panels {
             let width = p.vectors * V::Sums::LANES;
             for place in 0..REACH * REACH {
@@ -277,9 +293,12 @@ impl<const SIDE: usize, const REACH: usize> Work for Multiply<'_, SIDE, REACH> {
                     );
                 }
             }
-            for (j, t) in self.block.clone().enumerate() {
+            let mut corner = self.run.corner::<SIDE>(self.block.start);
+            for j in 0..count {
+                let sums = room[j * width..].as_ptr();
                 // SAFETY: as above; the room has the tile's sums of every place.
-                unsafe { self.finish::<V>(t, p, room[j * width..].as_ptr(), &mut side) };
+                unsafe { self.finish::<V>(corner, p, sums, &mut outputs, &mut side) };
+                self.run.next::<SIDE>(&mut corner);
             }
         }
     }
@@ -291,16 +310,21 @@ impl<const SIDE: usize, const REACH: usize> Multiply<'_, SIDE, REACH> {
     /// # Safety
     /// `V`'s instructions are available, and there is a row of whole vectors for every place.
     #[inline(always)]
-    unsafe fn finish<V: Pairs>(&self, t: usize, p: &Panel, sums: *const i32, side: &mut Option<Side>) {
+    unsafe fn finish<V: Pairs>(
+        &self,
+        [image, top, left]: [usize; 3],
+        p: &Panel,
+        sums: *const i32,
+        outputs: &mut transform::Lines<SIDE>,
+        side: &mut Option<Side>,
+    ) {
         let run = self.run;
-        let [image, top, left] = run.corner::<SIDE>(t);
         let [_, height, width] = run.s.output;
         let [lines, pixels] = [(height - top).min(SIDE), (width - left).min(SIDE)];
-        let mut outputs = [[0; transform::LINE]; SIDE];
         // SAFETY: forwarded.
-        unsafe { transform::output::<V, SIDE, REACH>(sums, self.apart, p.vectors, &mut outputs) };
+        unsafe { transform::output::<V, SIDE, REACH>(sums, self.apart, p.vectors, outputs) };
         let none = [std::ptr::null(); SIDE];
-        for (y, line) in outputs.iter().enumerate().take(lines) {
+        for (y, line) in outputs.0.iter().enumerate().take(lines) {
             let row = (image * height + top + y) * width + left;
             let to = run.target.to(row, p, run.w.columns, side);
             let tile = super::tile::Tile {

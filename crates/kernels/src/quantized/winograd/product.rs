@@ -16,7 +16,8 @@ pub(super) fn most_rows(level: Level) -> usize {
     Form::Words.rows(level)
 }
 
-/// Computes a panel's sums for `count` rows, which lie `pitch` words apart.
+/// Computes a panel's sums for `count` rows, which lie `pitch` words apart. As many weights as it reads are fetched
+/// from behind them meanwhile, which is where the next ones lie.
 ///
 /// # Safety
 /// `V`'s instructions are available; every row has `depth` words, whole pairs, the panel as many rows of one or
@@ -39,14 +40,17 @@ pub(super) unsafe fn product<V: Pairs>(
     for i in 0..groups {
         let (start, end) = (i * count / groups, (i + 1) * count / groups);
         let a = a.wrapping_add(start * pitch);
+        // Each group of rows fetches its share.
+        let words = depth * vectors * V::Sums::LANES;
+        let ahead = Ahead { from: b.wrapping_add(words + words * i / groups), step: words / groups };
         let to = to.wrapping_add(start * vectors * V::Sums::LANES);
         macro_rules! by_size {
             ($($rows:literal)+) => {
                 match (vectors, end - start) {
                     // SAFETY: forwarded from the caller; what a form has no registers for is never asked of it.
-                    $((2, $rows) => unsafe { tile::<V, $rows, 2>(a, pitch, depth, b, to) },)+
+                    $((2, $rows) => unsafe { tile::<V, $rows, 2>(a, pitch, depth, b, ahead, to) },)+
                     // SAFETY: as above.
-                    $((1, $rows) => unsafe { tile::<V, $rows, 1>(a, pitch, depth, b, to) },)+
+                    $((1, $rows) => unsafe { tile::<V, $rows, 1>(a, pitch, depth, b, ahead, to) },)+
                     _ => unreachable!("a tile is no larger than its form allows"),
                 }
             };
@@ -60,6 +64,14 @@ pub(super) unsafe fn product<V: Pairs>(
     }
 }
 
+/// Weights to fetch meanwhile.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: *const i16,
+    /// All words, and then those of a turn of the loop.
+    step: usize,
+}
+
 /// # Safety
 /// As [`product`], for `MR` rows and `NV` vectors.
 #[inline(always)]
@@ -68,6 +80,7 @@ unsafe fn tile<V: Pairs, const MR: usize, const NV: usize>(
     pitch: usize,
     depth: usize,
     mut b: *const i16,
+    ahead: Ahead,
     to: *mut i32,
 ) {
     // SAFETY: all pointer steps stay inside what the contract gives.
@@ -80,6 +93,8 @@ unsafe fn tile<V: Pairs, const MR: usize, const NV: usize>(
         }
         let mut k = -((depth * size_of::<i16>()) as isize);
         let step = NV * V::LANES;
+        let mut next = ahead.from;
+        let each = ahead.step / (depth / 4).max(1);
         if !(depth / 2).is_multiple_of(2) {
             steps::<V, MR, NV>(&rows, k, b, &mut acc);
             k += 4;
@@ -89,6 +104,9 @@ unsafe fn tile<V: Pairs, const MR: usize, const NV: usize>(
             k = <V::Sums as Sums>::Floats::opaque(k);
             steps::<V, MR, NV>(&rows, k, b, &mut acc);
             steps::<V, MR, NV>(&rows, k + 4, b.add(step), &mut acc);
+            <V::Sums as Sums>::Floats::prefetch_line(next.cast());
+            <V::Sums as Sums>::Floats::prefetch_line(next.wrapping_add(each / 2).cast());
+            next = next.wrapping_add(each);
             k += 8;
             b = b.add(2 * step);
         }

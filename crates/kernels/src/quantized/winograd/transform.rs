@@ -14,6 +14,10 @@ use crate::simd::integer::pairs::Pairs;
 /// Sums of a line of a tile's outputs in the widest vectors.
 pub(super) const LINE: usize = 4 * 32;
 
+/// The lines of a tile's outputs.
+#[repr(align(64))]
+pub(super) struct Lines<const SIDE: usize>(pub [[i32; LINE]; SIDE]);
+
 /// Most inputs of a tile along an axis.
 pub(super) const REACH: usize = 6;
 
@@ -164,7 +168,7 @@ pub(super) unsafe fn output<V: Pairs, const SIDE: usize, const REACH: usize>(
     sums: *const i32,
     apart: usize,
     vectors: usize,
-    to: &mut [[i32; LINE]; SIDE],
+    to: &mut Lines<SIDE>,
 ) {
     for v in 0..vectors {
         let at = v * V::Sums::LANES;
@@ -187,7 +191,7 @@ pub(super) unsafe fn output<V: Pairs, const SIDE: usize, const REACH: usize>(
                     let exact =
                         if SIDE == 4 { V::Sums::mul(line[x], V::Sums::splat(NINTH)) } else { line[x] };
                     let exact = V::shift_right(exact, shift(SIDE, y) + shift(SIDE, x));
-                    exact.store(to[y][x * vectors * V::Sums::LANES + at..].as_mut_ptr());
+                    exact.store(to.0[y][x * vectors * V::Sums::LANES + at..].as_mut_ptr());
                 }
             }
         }
