@@ -300,3 +300,27 @@ fn other_shapes_are_refused() {
         assert!(conv(&Pool::serial(), &other, x, 4, &w, &s, Output::Sums(&mut out)).is_err());
     }
 }
+
+/// Layers of large images take the larger tiles, those with more weights than pixels the smaller ones, and what has
+/// little to do neither.
+#[test]
+fn tiles_are_taken_where_they_pay() {
+    let pick = |level: Level, side: usize, channels: usize| {
+        let window = Window { kernel: 3, stride: 1, dilation: 1, pad_begin: 1, pad_end: 1 };
+        let shape = ConvShape::new(1, channels, channels, 1, &[side, side], &[window; 2]).unwrap();
+        assert!(Tiles::supports(level, &shape) || Tiles::pick(level, &shape).is_empty());
+        Tiles::supports(level, &shape).then(|| Tiles::pick(level, &shape))
+    };
+    for level in Level::available() {
+        for (side, channels, first) in [
+            (56, 64, Some(Tiles::Four)),
+            (14, 256, Some(Tiles::Four)),
+            (7, 512, Some(Tiles::Two)),
+            (56, 8, None),
+            (3, 256, None),
+        ] {
+            let Some(picked) = pick(level, side, channels) else { continue };
+            assert_eq!(picked.first().copied(), first, "{side} {channels}");
+        }
+    }
+}
