@@ -2,13 +2,15 @@
 //!
 //! Scales and zero points are operands: nearly always constants, and read when a step runs.
 
-use crate::conv::{depthwise_of, sizes};
+mod conv;
+
+pub(crate) use conv::conv_channels_last;
+
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Call, Fail, Known, Native, Prep, Stored};
-use crate::order::{Order, channels_last};
 use std::borrow::Cow;
 use std::sync::Arc;
-use tensormill_ir::ops::{BinaryKind, QuantizeLinear, QuantizedBinary, QuantizedConv, QuantizedMatMul};
+use tensormill_ir::ops::{BinaryKind, QuantizeLinear, QuantizedBinary, QuantizedMatMul};
 use tensormill_kernels::elementwise::{BinaryOp, binary_f32};
 use tensormill_kernels::packed::Packed;
 use tensormill_kernels::quantized::{
@@ -149,73 +151,6 @@ fn packed(p: &Prep<'_>, from: &Tensor, matrix: &ByteMatrix<'_>) -> Result<Arc<By
         |packed| ByteWeights::from_packed(p.pool.level(), matrix, packed),
         || ByteWeights::pack(p.pool, matrix),
     )
-}
-
-/// A convolution whose result has its channels last; so has its operand, unless it is in plain order.
-pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
-    let types = Types::of(p)?;
-    let (x, w) = (p.get(X)?, p.get(W)?);
-    if !(3..=4).contains(&x.shape.len()) || x.shape.len() != w.shape.len() {
-        return Err("kernels have one or two spatial axes".into());
-    }
-    let (weights, signed) = constant(&w)?;
-    let zeros = zeros(p, W_ZERO)?;
-    let (channels, kernels) = (x.shape[1], w.shape[0]);
-    if w.shape[1..].iter().product::<usize>() > EXACT {
-        return Err("sums of so many products may not fit 32 bits".into());
-    }
-    let each = op.group == channels && kernels == channels && channels > 1;
-    let shape = sizes(&op.plain(), x.shape, w.shape)?;
-    let out = channels_last(p.out());
-    if shape.output_len() != out.numel() || shape.weights_len() != w.len() || out.contains(&0) {
-        return Err("sizes that the kernel computes otherwise".into());
-    }
-    if op.group != 1 && !each {
-        return Err("no kernel of bytes for these groups".into());
-    }
-    let outs = [(p.out_dtype(), out.clone())];
-    let memory = Prep { outs: &outs, ..*p };
-    let rank = out.rank();
-    let by_pixel = Layout { rows: rank - 2, columns: rank - 1..rank, merged: true };
-    let steps = Steps::plan(&memory, &op.epilogue, Some(&by_pixel))?;
-    if types.y_signed.is_some() && !steps.all_hot() {
-        return Err("an operand of the epilogue lies in a way of its own".into());
-    }
-    let flops = shape.flops() as u64;
-    let planes = x.order == Order::Plain;
-    let mut native = if each {
-        if planes {
-            return Err("the kernel wants channels last".into());
-        }
-        let packed = depthwise_of(p, &shape, weights, &zeros)?;
-        Native::new("int8-depthwise", move |c| {
-            types.run(c, &steps, kernels, |x, scaling, output, c| {
-                Ok(kernel::depthwise::depthwise(c.pool, &shape, x, &packed, scaling, output)?)
-            })
-        })?
-    } else {
-        let taps: usize = w.shape[2..].iter().product();
-        let matrix = ByteMatrix {
-            data: weights.bytes(),
-            signed,
-            taps,
-            channels,
-            columns: kernels,
-            strides: [1, taps, taps * channels],
-            zeros: &zeros,
-        };
-        let packed = packed(p, weights, &matrix)?;
-        Native::new("int8-conv", move |c| {
-            types.run(c, &steps, kernels, |x, scaling, output, c| {
-                let order = if planes { kernel::Order::Planes } else { kernel::Order::Pixels(channels) };
-                Ok(kernel::conv::conv(c.pool, &shape, x, order, &packed, scaling, output)?)
-            })
-        })?
-    };
-    native.packed = Some(W);
-    native.flops = flops;
-    native.reason = format!("{:?} by {:?}", x.shape, w.shape);
-    Ok(native)
 }
 
 /// The matrix that a constant right operand is, and its zero points.

@@ -8,7 +8,7 @@ use tensormill_backend::{Backend, CompileOptions};
 use tensormill_cpu::{CpuBackend, Pool};
 use tensormill_ir::{
     Graph, GraphBuilder, IrError, Type,
-    ops::{PostOp, PostOps, QuantizedMatMul, UnaryKind},
+    ops::{PostOp, PostOps, QuantizedConv, QuantizedMatMul, UnaryKind},
 };
 use tensormill_optimizer::{
     OptOptions, Pipeline,
@@ -106,5 +106,55 @@ proptest! {
             prop_assert!((a - b).abs() <= bound + 1e-6 * a.abs(), "{a} and {b}, {bound} apart at most");
         }
         prop_assert!(plan.report().fallbacks().next().is_none(), "{}", plan.report());
+    }
+}
+
+/// Convolutions of 3 by 3 large enough that fewer multiplications pay: the sums are the reference's, and with them
+/// all that follows.
+#[test]
+fn convolutions_in_tiles_are_exact() {
+    for (side, channels, kernels, w_dtype, signed) in
+        [(24, 32, 40, DType::I8, false), (13, 70, 33, DType::I8, true), (17, 48, 64, DType::U8, false)]
+    {
+        let mut bytes = Bytes::seeded(side as u64, 1 << 16);
+        let x_dtype = if signed { DType::I8 } else { DType::U8 };
+        let build = |bytes: &mut Bytes| -> Result<Graph, IrError> {
+            let mut b = GraphBuilder::new("main");
+            let x = Value::from(Tensor::zeros(x_dtype, [2, channels, side, side]).unwrap());
+            let x = b.input("x", Type::of(&x).expect("a type"))?;
+            let w = b.constant(bytes.tensor(w_dtype, &Shape::from([kernels, channels, 3, 3])))?;
+            let bias = b.constant(bytes.tensor(DType::F32, &Shape::from([kernels])))?;
+            let one = |b: &mut GraphBuilder, x: f32| b.constant(Tensor::from_vec([1], vec![x]).unwrap());
+            let zero = |b: &mut GraphBuilder, dtype, x: u8| {
+                b.constant(match dtype {
+                    DType::I8 => Tensor::from_vec([1], vec![x as i8]).unwrap(),
+                    _ => Tensor::from_vec([1], vec![x]).unwrap(),
+                })
+            };
+            let (x_scale, x_zero) = (one(&mut b, 0.02)?, zero(&mut b, x_dtype, 77)?);
+            let (w_scale, w_zero) = (one(&mut b, 0.004)?, zero(&mut b, w_dtype, 3)?);
+            let epilogue = PostOps(vec![PostOp::Unary(UnaryKind::Relu)]);
+            let op = QuantizedConv { pads: vec![1; 4], epilogue, ..QuantizedConv::default() };
+            let own = [x, w, bias, x_scale, x_zero, w_scale, w_zero].map(Some);
+            let y = b.node(op, &own)?[0];
+            b.output("y", y)?;
+            b.finish()
+        };
+        let g = build(&mut bytes).unwrap();
+        let inputs = random_inputs(&g, &mut Bytes::seeded(5, 1 << 16));
+        let expected = interpret(&g, &inputs, &EvalLimits::default()).unwrap();
+        for threads in [1, 3] {
+            let backend = CpuBackend::new(Pool::new(threads).unwrap());
+            let plan = backend.compile(g.clone(), &CompileOptions::default()).unwrap();
+            let got = run(&*plan, &inputs).unwrap();
+            assert_eq!(far(&expected[0], &got[0], 0.0, 1e-6), Ok(0));
+            let names = ["int8-winograd", "int8-conv"];
+            let report = plan.report();
+            assert!(report.nodes.iter().any(|n| names.contains(&&n.kernel[..])), "{report}");
+            // Where bytes are multiplied four at a time, the direct kernel is kept.
+            if Pool::serial().level().name() != "avx512" {
+                assert!(report.nodes.iter().any(|n| n.kernel == names[0]), "{report}");
+            }
+        }
     }
 }

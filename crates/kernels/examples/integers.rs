@@ -9,7 +9,9 @@ use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, conv as co
 use tensormill_kernels::conv::{ConvShape, Window};
 use tensormill_kernels::epilogue::Epilogue;
 use tensormill_kernels::quantized::{
-    ByteMatrix, ByteWeights, Bytes, Order, Output, Quantized, Scaling, conv::conv,
+    ByteMatrix, ByteWeights, Bytes, Order, Output, Quantized, Scaling,
+    conv::conv,
+    winograd::{self, Tiles, WinogradWeights},
 };
 use tensormill_kernels::threads::Pool;
 
@@ -28,8 +30,11 @@ fn main() {
     let only: Option<usize> = std::env::args().nth(2).and_then(|a| a.parse().ok());
     let spread = std::env::args().nth(3).and_then(|a| a.parse().ok()).unwrap_or(10);
     let pool = Pool::new(threads).expect("threads");
-    println!("{:>28} {:>9} {:>9} {:>7}", "side, in, out, window, step", "int8", "f32", "ratio");
-    println!("{:>28} {:>9} {:>9}", "", "GMAC/s", "GMAC/s");
+    println!(
+        "{:>28} {:>9} {:>9} {:>9} {:>9} {:>7}",
+        "side, in, out, window, step", "int8", "tiles 2", "tiles 4", "f32", "ratio"
+    );
+    println!("{:>28} {:>9} {:>9} {:>9} {:>9}", "", "GMAC/s", "GMAC/s", "GMAC/s", "GMAC/s");
     for [side, from, to, k, stride] in [
         [224, 3, 64, 7, 2],
         [56, 64, 64, 1, 1],
@@ -80,6 +85,16 @@ fn main() {
             let x = Bytes { data: &x, signed: false };
             conv(&pool, &shape, x, Order::Pixels(from), &packed, &scaling, output).expect("runs");
         });
+        let in_tiles = [Tiles::Two, Tiles::Four].map(|tiles| {
+            let window = k == 3 && stride == 1 && WinogradWeights::exact(tiles, &matrix);
+            let packed = window.then(|| WinogradWeights::pack(&pool, tiles, &matrix).expect("packs"))?;
+            Some(least(|| {
+                let output =
+                    Output::Bytes { out: &mut out, pitch: to, epilogue: Epilogue::NONE, to: quantized };
+                let x = Bytes { data: &x, signed: false };
+                winograd::conv(&pool, &shape, x, from, &packed, &scaling, output).expect("runs");
+            }))
+        });
         let wf: Vec<[u8; 4]> = (0..from * to * k * k).map(|i| ((i % 31) as f32).to_le_bytes()).collect();
         let xf = vec![1.0f32; shape.input_len()];
         let packed = ConvWeights::pack(&pool, &shape, &wf, Algorithm::Direct).expect("packs");
@@ -88,10 +103,13 @@ fn main() {
             conv_f32(&pool, &shape, &xf, from, &packed, &mut out, to, Epilogue::NONE).expect("runs");
         });
         let name = format!("{side}, {from}, {to}, {k}, {stride}");
+        let speed = |seconds: Option<f64>| seconds.map_or("-".into(), |s| format!("{:.1}", macs / s / 1e9));
         println!(
-            "{name:>28} {:>9.1} {:>9.1} {:>7.2}",
-            macs / bytes / 1e9,
-            macs / floats / 1e9,
+            "{name:>28} {:>9} {:>9} {:>9} {:>9} {:>7.2}",
+            speed(Some(bytes)),
+            speed(in_tiles[0]),
+            speed(in_tiles[1]),
+            speed(Some(floats)),
             floats / bytes
         );
     }

@@ -166,6 +166,15 @@ pub(crate) struct Apart<'a> {
     pub lacking: [Groups<'a>; 2],
 }
 
+impl Apart<'_> {
+    /// Nothing.
+    pub(crate) const NONE: Apart<'static> = Apart {
+        places: &[],
+        weights: std::ptr::null(),
+        lacking: [Groups { groups: &[], later: 0, negative: false }; 2],
+    };
+}
+
 /// Adds the products of weights behind the panel, with all parts of the elements.
 ///
 /// # Safety

@@ -4,20 +4,17 @@
 //! copied once, padded, and then every panel of weights passes over it.
 
 use super::ByteWeights;
-use super::apart::{self, Apart, Group, Lacking, Lists, Parts as Narrowed};
+use super::after::{self, Target};
+use super::apart::{self, Apart, Group, Lacking, Lists, Parts};
 use super::fill::{Geometry, Order};
-use super::tile::{self, Finish, Form, Job, MAX_COLUMNS, MAX_ROWS, Room, Steps, Tile, To};
-use crate::channels_last::conv::finish::{Parts, Side};
-use crate::channels_last::conv::rows::Rows;
+use super::tile::{self, Finish, Form, Job, MAX_COLUMNS, MAX_ROWS, Room, Steps, Tile};
 use crate::conv::{ConvShape, Window};
-use crate::elementwise::UnaryOp;
-use crate::epilogue::{Epilogue, Step};
+use crate::epilogue::Epilogue;
 use crate::error::{KernelError, at_least, extent};
 use crate::matmul::driver::FirstError;
 use crate::scratch;
 use crate::simd::integer::{Element, Sums};
-use crate::simd::vector::Vector;
-use crate::threads::{Pool, Shards};
+use crate::threads::Pool;
 use std::ops::Range;
 
 /// Bytes of a block's copied activation: about a quarter of the second-level cache.
@@ -149,30 +146,6 @@ pub fn linear(
     conv(pool, &shape, x, Order::Pixels(pitch), w, scaling, output)
 }
 
-/// The limits that steps without operands stand for, in real numbers.
-pub(super) fn limits(steps: &[Step<'_>]) -> Option<(f32, f32)> {
-    let mut limits = (f32::NEG_INFINITY, f32::INFINITY);
-    for step in steps {
-        let (low, high) = match *step {
-            Step::Unary(UnaryOp::Relu) => (0.0, f32::INFINITY),
-            Step::Unary(UnaryOp::Clip(low, high)) if low <= high => (low, high),
-            _ => return None,
-        };
-        limits = (limits.0.clamp(low, high), limits.1.clamp(low, high));
-    }
-    Some(limits)
-}
-
-/// Where results go, for all tasks.
-enum Target<'a> {
-    Sums(Shards<'a, i32>),
-    Floats(Shards<'a, f32>, usize, Parts<'a>),
-    /// Everything happens in registers.
-    Bytes(Shards<'a, u8>, usize, Steps),
-    /// Other steps come before the quantization.
-    Later(Shards<'a, u8>, usize, Parts<'a>, Steps, f32),
-}
-
 #[allow(clippy::too_many_arguments)]
 fn product(
     pool: &Pool,
@@ -184,75 +157,22 @@ fn product(
     s: &Scaling<'_>,
     output: Output<'_>,
 ) -> Result<(), KernelError> {
-    let columns = w.columns;
-    let one_or_each = |n: usize| n == 1 || n == columns;
-    if !matches!(output, Output::Sums(_)) && !one_or_each(s.scales.len()) {
-        return Err(KernelError::Shape("integer product: one scale, or one for each column"));
-    }
-    if !(s.bias.is_empty() || s.bias.len() == columns) {
-        return Err(KernelError::Shape("integer product: a bias for each column"));
-    }
     let zero = s.x_zero + i32::from(x.flip());
     let Ok(zero) = u8::try_from(zero) else {
         return Err(KernelError::Shape("a zero point outside the type's range"));
     };
-    let room = |len: usize, pitch: usize| -> Result<(), KernelError> {
-        if pitch < columns || len < extent("result", &[rows, columns], &[pitch, 1])? {
-            return Err(KernelError::Shape("integer product: the result does not fit its room"));
-        }
-        Ok(())
-    };
-    let mut per_step = 1.0;
-    let target = match output {
-        Output::Sums(out) => {
-            room(out.len(), columns)?;
-            Target::Sums(Shards::new(out))
-        }
-        Output::Floats { out, pitch, epilogue } => {
-            room(out.len(), pitch)?;
-            epilogue.check(rows, columns, rows * columns)?;
-            Target::Floats(Shards::new(out), pitch, Parts::of(epilogue, columns))
-        }
-        Output::Bytes { out, pitch, epilogue, to } => {
-            room(out.len(), pitch)?;
-            epilogue.check(rows, columns, rows * columns)?;
-            let steps = to.steps()?;
-            match limits(epilogue.steps) {
-                Some((low, high)) => {
-                    per_step = to.scale;
-                    let within = |x: f32| (x / to.scale).clamp(steps.low, steps.high);
-                    let steps = Steps::new(within(low), within(high), steps.zero, steps.flip);
-                    Target::Bytes(Shards::new(out), pitch, steps)
-                }
-                None => Target::Later(Shards::new(out), pitch, Parts::of(epilogue, columns), steps, to.scale),
-            }
-        }
-    };
-    if rows == 0 || columns == 0 {
-        return Ok(());
-    }
     // What is taken off all elements is taken off their zero point.
     let base = if w.form == Form::Pairs { apart::base(zero) } else { 0 };
-    let bias = if s.bias.is_empty() { 0 } else { columns };
-    scratch::with_plain::<i32, _>(columns, |starts| {
-        scratch::with(columns + bias, |reals| {
-            let depth = w.depth() as i32;
-            for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
-                let without = depth.wrapping_mul(w.zeros.get(j).copied().unwrap_or(0));
-                *to = i32::from(zero - base).wrapping_mul(without.wrapping_sub(sum));
-            }
-            let (scales, biases) = reals.split_at_mut(columns);
-            for (j, to) in scales.iter_mut().enumerate() {
-                let scale =
-                    if s.scales.len() == 1 { s.scales[0] } else { s.scales.get(j).copied().unwrap_or(1.0) };
-                *to = s.x_scale * scale / per_step;
-            }
-            biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
-            let finish = Finish { starts, scales, bias: biases, zeros: &w.zeros };
-            let source = Source { x, order, zero, base };
-            share(pool, g, source, w, &finish, &target)
-        })?
-    })?
+    let start = |starts: &mut [i32]| {
+        let depth = w.depth() as i32;
+        for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
+            let without = depth.wrapping_mul(w.zeros.get(j).copied().unwrap_or(0));
+            *to = i32::from(zero - base).wrapping_mul(without.wrapping_sub(sum));
+        }
+    };
+    after::with([rows, w.columns], s, output, &w.zeros, start, |finish, target| {
+        share(pool, g, Source { x, order, zero, base }, w, finish, target)
+    })
 }
 
 /// An activation.
@@ -427,7 +347,7 @@ impl Job for Block<'_> {
             let (narrow, rest) = room.split_at_mut(elements);
             let (more, less) = rest.split_at_mut(elements);
             let (above, below) = bits.split_at_mut(bits.len() / 2);
-            let mut parts = Narrowed { narrow, more, less: &mut less[..elements], bits: [above, below] };
+            let mut parts = Parts { narrow, more, less: &mut less[..elements], bits: [above, below] };
             // SAFETY: the instructions are on.
             unsafe { apart::narrow::<S>(&mut parts, base) };
             let (first, more) =
@@ -477,13 +397,7 @@ impl Block<'_> {
         let tiles = count.div_ceil(self.w.form.rows(self.w.level));
         let first = (self.image * self.g.lines()[1] + self.lines.start) * self.g.line();
         let mut room = Room([0; MAX_ROWS * MAX_COLUMNS]);
-        // What happens beside the result: steps that are left after the tile, and what comes after those.
-        let aside = match self.target {
-            Target::Floats(_, _, parts) => !parts.complete(),
-            Target::Later(..) => true,
-            _ => false,
-        };
-        let mut side = aside.then(Side::new);
+        let mut side = self.target.side();
         let last = self.runs.starts.last().map_or(0, |r| r + self.runs.depth);
         for p in &self.w.panels[self.panels.clone()] {
             let b = self.w.panel(p);
@@ -496,24 +410,7 @@ impl Block<'_> {
                     *to = copy.as_ptr().wrapping_add(window as usize);
                 }
                 let row = first + rows.start;
-                let at = |pitch: usize| row * pitch + p.column;
-                let to = match self.target {
-                    Target::Sums(out) => {
-                        let pitch = self.w.columns;
-                        To::Sums { to: out.as_ptr().wrapping_add(at(pitch)), pitch }
-                    }
-                    Target::Bytes(out, pitch, steps) => {
-                        To::Bytes { to: out.as_ptr().wrapping_add(at(*pitch)), pitch: *pitch, steps: *steps }
-                    }
-                    Target::Floats(out, pitch, parts) if parts.complete() => {
-                        let to = out.as_ptr().wrapping_add(at(*pitch));
-                        To::Floats { to, pitch: *pitch, then: parts.finish(row, p.column) }
-                    }
-                    Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _) => {
-                        let to = side.as_mut().map_or(std::ptr::null_mut(), |s| s.tile.as_mut_ptr());
-                        To::Floats { to, pitch: p.columns, then: parts.finish(row, p.column) }
-                    }
-                };
+                let to = self.target.to(row, p, self.w.columns, &mut side);
                 let tile = Tile {
                     rows: &starts[..rows.len()],
                     runs: &self.runs.starts,
@@ -528,64 +425,11 @@ impl Block<'_> {
                 };
                 // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for
                 // which there is room, or its side buffer, which has room for a tile.
-                unsafe { tile::tile::<S>(&tile, self.finish, &mut room) };
-                let (Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _)) = self.target else {
-                    continue;
-                };
-                if let To::Floats { to, pitch, .. } = to {
-                    // SAFETY: these are the rows that the tile wrote.
-                    unsafe { parts.activate(self.w.level, Rows::line(to, rows.len(), pitch, p.columns)) };
-                }
-                let Some(side) = &mut side else { continue };
-                if !parts.complete() {
-                    parts.apply_rest(self.w.level, side, rows.len(), p.columns, |i| row + i, p.column);
-                }
-                for (i, from) in side.tile.chunks_exact(p.columns).take(rows.len()).enumerate() {
-                    // SAFETY: as for the tile.
-                    unsafe {
-                        match self.target {
-                            Target::Floats(out, pitch, parts) if !parts.complete() => {
-                                let to = out.as_ptr().add(at(*pitch) + i * pitch);
-                                std::ptr::copy_nonoverlapping(from.as_ptr(), to, p.columns);
-                            }
-                            Target::Later(out, pitch, _, steps, scale) => {
-                                let to = out.as_ptr().add(at(*pitch) + i * pitch);
-                                to_bytes::<S>(from, *scale, *steps, to);
-                            }
-                            _ => {}
-                        }
-                    }
+                unsafe {
+                    tile::tile::<S>(&tile, self.finish, &mut room);
+                    self.target.rest::<S>(self.w.level, to, &mut side, [row, rows.len()], p);
                 }
             }
-        }
-    }
-}
-
-/// Quantizes real numbers.
-///
-/// # Safety
-/// `S`'s instructions are available, and there is room for as many bytes.
-#[inline(always)]
-pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, to: *mut u8) {
-    // SAFETY: loads and stores stay inside both.
-    unsafe {
-        let scale = S::Floats::splat(scale);
-        let limits = (S::Floats::splat(steps.low), S::Floats::splat(steps.high));
-        let (zero, flip) = (S::splat(steps.zero), S::splat(steps.flip));
-        let mut at = 0;
-        while at < from.len() {
-            let n = (from.len() - at).min(S::LANES);
-            let p = from.as_ptr().add(at);
-            let x = if n == S::LANES { S::Floats::load(p) } else { S::Floats::load_first(p, n) };
-            let x = S::Floats::div(x, scale);
-            let x = S::Floats::min(S::Floats::max(x, limits.0), limits.1);
-            let x = S::xor(S::add(S::nearest(x), zero), flip);
-            if n == S::LANES {
-                x.store_bytes(to.add(at));
-            } else {
-                x.store_first_bytes(to.add(at), n);
-            }
-            at += n;
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Sums of so few products of bytes are exact in floats, so that rows become floats once, for a band of outputs,
 //! and the kernel for floats does the rest.
 
-use super::conv::{Bytes, Output, Scaling, limits, to_bytes};
+use super::after::{limits, to_bytes};
+use super::conv::{Bytes, Output, Scaling};
 use super::elementwise::{Real, dequantize_here};
 use super::tile::{self, Form, Job, Steps};
 use crate::channels_last::depthwise::{Band, DepthwiseWeights, Lines, rows};

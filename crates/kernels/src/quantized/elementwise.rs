@@ -1,6 +1,7 @@
 //! Between real numbers and bytes, and functions of two operands in bytes.
 
-use super::conv::{Bytes, Quantized, to_bytes};
+use super::after::to_bytes;
+use super::conv::{Bytes, Quantized};
 use super::tile::{self, Form, Job, Steps};
 use crate::elementwise::GRAIN;
 use crate::error::{KernelError, exact};

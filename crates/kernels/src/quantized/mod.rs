@@ -3,7 +3,8 @@
 //! Weights are packed as i8; bytes with a sign and without differ in their highest bit only, so that one of
 //! both is enough. A zero point is taken off the sums of whole products, never off the elements.
 
-pub(crate) mod apart;
+mod after;
+mod apart;
 pub mod blocks;
 pub mod conv;
 pub mod depthwise;
@@ -11,6 +12,7 @@ pub mod elementwise;
 mod fill;
 pub(crate) mod tile;
 pub mod weights;
+pub mod winograd;
 
 pub use conv::{Bytes, Output, Quantized, Scaling};
 pub use fill::Order;

@@ -5,7 +5,7 @@ use super::apart::{self, Apart};
 use crate::channels_last::conv::tile::Finish as Floats;
 use crate::simd::integer::{Base, Narrow, Sums};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Bytes512, Pairs256, Words256, Words512};
+use crate::simd::integer::{Bytes256, Bytes512, Words256, Words512};
 use crate::simd::vector::Vector;
 use crate::simd::{Level, Tier};
 use std::ops::Range;
@@ -126,7 +126,7 @@ unsafe fn run_words256<J: Job>(job: J) -> J::Out {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_pairs256<J: Job>(job: J) -> J::Out {
     // SAFETY: the instructions are on.
-    unsafe { job.run::<Pairs256>() }
+    unsafe { job.run::<Bytes256>() }
 }
 
 /// Runs a job with the vectors of this form; weights in bytes were packed where that form is available.
@@ -348,11 +348,11 @@ impl<'a, S: Sums> Columns<'a, S> {
     /// # Safety
     /// `S`'s instructions are available.
     #[inline(always)]
-    unsafe fn new(t: &Tile<'a, S::X>, f: &Finish<'_>, room: &Room, at: usize, range: Range<usize>) -> Self {
+    unsafe fn new(t: &Tile<'a, S::X>, f: &Finish<'_>, room: &[i32], at: usize, range: Range<usize>) -> Self {
         // SAFETY: forwarded.
         unsafe {
             Columns {
-                sums: room.0[at..].as_ptr(),
+                sums: room[at..].as_ptr(),
                 pitch: t.vectors * S::LANES,
                 row_sums: t.row_sums,
                 zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
@@ -396,12 +396,12 @@ impl<'a, S: Sums> Columns<'a, S> {
     }
 }
 
-/// Turns the sums into results.
+/// Turns the sums of a tile, which lie in the room row by row in whole vectors, into results.
 ///
 /// # Safety
-/// As [`tile`].
+/// `S`'s instructions are available; the room and the target are as large as [`tile`] has them.
 #[inline(always)]
-unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
+pub(crate) unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &[i32]) {
     if let (To::Bytes { to, pitch, steps }, true) = (t.to, t.columns == 2 * S::LANES && t.vectors == 2) {
         // SAFETY: forwarded; the tile has both vectors.
         return unsafe { whole_bytes::<S>(t, f, room, to, pitch, steps) };
@@ -414,7 +414,7 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
         // finish's slices and the target have from this column on.
         unsafe {
             let c = Columns::<S> {
-                sums: room.0[at..].as_ptr(),
+                sums: room[at..].as_ptr(),
                 pitch: t.vectors * S::LANES,
                 row_sums: t.row_sums,
                 zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
@@ -462,7 +462,7 @@ unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &Room) {
 unsafe fn whole_bytes<S: Sums>(
     t: &Tile<'_, S::X>,
     f: &Finish<'_>,
-    room: &Room,
+    room: &[i32],
     to: *mut u8,
     pitch: usize,
     steps: Steps,
@@ -553,7 +553,7 @@ pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mu
     }
     by_size!(1 2 3 4 5 6 7 8 9 10 11 12);
     // SAFETY: as above.
-    unsafe { finish::<S>(t, f, room) }
+    unsafe { finish::<S>(t, f, &room.0) }
 }
 
 /// As [`sums`], where the form has registers for so many rows.

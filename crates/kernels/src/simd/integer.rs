@@ -5,13 +5,14 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod pairs;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use super::vector::Vector;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Bytes512, Pairs256, Words256, Words512};
+pub(crate) use x86::{Bytes256, Bytes512, Words256, Words512};
 
 /// The sums of the architecture's own baseline.
 #[cfg(target_arch = "aarch64")]

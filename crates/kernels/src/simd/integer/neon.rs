@@ -3,6 +3,10 @@
 use super::Sums;
 use std::arch::aarch64::*;
 
+mod pairs;
+
+pub(crate) use pairs::Pairs128;
+
 /// Four sums; activations in words.
 #[derive(Clone, Copy)]
 pub(crate) struct Words128(int32x4_t);

@@ -4,13 +4,17 @@ use super::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use std::arch::x86_64::*;
 
+mod pairs;
+
+pub(crate) use pairs::{Pairs256, Pairs512};
+
 /// Eight sums; activations in words.
 #[derive(Clone, Copy)]
 pub(crate) struct Words256(__m256i);
 
 /// Eight sums; activations in bytes of at most [`NARROW`](super::NARROW), so that sums of products fit words.
 #[derive(Clone, Copy)]
-pub(crate) struct Pairs256(__m256i);
+pub(crate) struct Bytes256(__m256i);
 
 /// Sixteen sums; activations in words.
 #[derive(Clone, Copy)]
@@ -142,7 +146,7 @@ sums256!(
 );
 // One product of bytes takes four steps of depth at twice the rate of words, but its sums of two are words.
 sums256!(
-    Pairs256, u8, 4,
+    Bytes256, u8, 4,
     p: _mm256_loadu_si256(p.cast()),
     acc a w: {
         let pairs = _mm256_maddubs_epi16(a, w);
@@ -155,7 +159,7 @@ sums256!(
             // SAFETY: as above.
             unsafe {
                 let sign = _mm256_set1_epi16(if negative { -1 } else { 1 });
-                Pairs256(_mm256_add_epi32(acc.0, _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), sign)))
+                Bytes256(_mm256_add_epi32(acc.0, _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), sign)))
             }
         }
         #[inline(always)]

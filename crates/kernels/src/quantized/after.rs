@@ -1,0 +1,217 @@
+//! What becomes of exact sums: what is made ready once for all tasks, where a tile's results go, and the steps
+//! of an epilogue that are left after its registers.
+
+use super::conv::{Output, Scaling};
+use super::tile::{Finish, Steps, To};
+use super::weights::Panel;
+use crate::channels_last::conv::finish::{Parts, Side};
+use crate::channels_last::conv::rows::Rows;
+use crate::elementwise::UnaryOp;
+use crate::epilogue::Step;
+use crate::error::{KernelError, extent};
+use crate::scratch;
+use crate::simd::Level;
+use crate::simd::integer::Sums;
+use crate::simd::vector::Vector;
+use crate::threads::Shards;
+
+/// Where results go, for all tasks.
+pub(super) enum Target<'a> {
+    Sums(Shards<'a, i32>),
+    Floats(Shards<'a, f32>, usize, Parts<'a>),
+    /// Everything happens in registers.
+    Bytes(Shards<'a, u8>, usize, Steps),
+    /// Other steps come before the quantization.
+    Later(Shards<'a, u8>, usize, Parts<'a>, Steps, f32),
+}
+
+/// The limits that steps without operands stand for, in real numbers.
+pub(super) fn limits(steps: &[Step<'_>]) -> Option<(f32, f32)> {
+    let mut limits = (f32::NEG_INFINITY, f32::INFINITY);
+    for step in steps {
+        let (low, high) = match *step {
+            Step::Unary(UnaryOp::Relu) => (0.0, f32::INFINITY),
+            Step::Unary(UnaryOp::Clip(low, high)) if low <= high => (low, high),
+            _ => return None,
+        };
+        limits = (limits.0.clamp(low, high), limits.1.clamp(low, high));
+    }
+    Some(limits)
+}
+
+/// Checks the sizes of `rows` by `columns` results, and calls `run` with what becomes of their sums. These begin
+/// with what `start` fills in for each column; `zeros` stand for zero in the weights.
+pub(super) fn with(
+    [rows, columns]: [usize; 2],
+    s: &Scaling<'_>,
+    output: Output<'_>,
+    zeros: &[i32],
+    start: impl FnOnce(&mut [i32]),
+    run: impl FnOnce(&Finish<'_>, &Target<'_>) -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
+    let one_or_each = |n: usize| n == 1 || n == columns;
+    if !matches!(output, Output::Sums(_)) && !one_or_each(s.scales.len()) {
+        return Err(KernelError::Shape("integer product: one scale, or one for each column"));
+    }
+    if !(s.bias.is_empty() || s.bias.len() == columns) {
+        return Err(KernelError::Shape("integer product: a bias for each column"));
+    }
+    let (target, per_step) = Target::of(output, rows, columns)?;
+    if rows == 0 || columns == 0 {
+        return Ok(());
+    }
+    let bias = if s.bias.is_empty() { 0 } else { columns };
+    scratch::with_plain::<i32, _>(columns, |starts| {
+        scratch::with(columns + bias, |reals| {
+            start(starts);
+            let (scales, biases) = reals.split_at_mut(columns);
+            for (j, to) in scales.iter_mut().enumerate() {
+                let scale =
+                    if s.scales.len() == 1 { s.scales[0] } else { s.scales.get(j).copied().unwrap_or(1.0) };
+                *to = s.x_scale * scale / per_step;
+            }
+            biases.iter_mut().zip(s.bias).for_each(|(to, b)| *to = b / per_step);
+            run(&Finish { starts, scales, bias: biases, zeros }, &target)
+        })?
+    })?
+}
+
+impl<'a> Target<'a> {
+    /// Where the output's results go, and the step that they are counted in when they leave the registers.
+    fn of(output: Output<'a>, rows: usize, columns: usize) -> Result<(Target<'a>, f32), KernelError> {
+        let room = |len: usize, pitch: usize| -> Result<(), KernelError> {
+            if pitch < columns || len < extent("result", &[rows, columns], &[pitch, 1])? {
+                return Err(KernelError::Shape("integer product: the result does not fit its room"));
+            }
+            Ok(())
+        };
+        Ok(match output {
+            Output::Sums(out) => {
+                room(out.len(), columns)?;
+                (Target::Sums(Shards::new(out)), 1.0)
+            }
+            Output::Floats { out, pitch, epilogue } => {
+                room(out.len(), pitch)?;
+                epilogue.check(rows, columns, rows * columns)?;
+                (Target::Floats(Shards::new(out), pitch, Parts::of(epilogue, columns)), 1.0)
+            }
+            Output::Bytes { out, pitch, epilogue, to } => {
+                room(out.len(), pitch)?;
+                epilogue.check(rows, columns, rows * columns)?;
+                let steps = to.steps()?;
+                match limits(epilogue.steps) {
+                    Some((low, high)) => {
+                        let within = |x: f32| (x / to.scale).clamp(steps.low, steps.high);
+                        let steps = Steps::new(within(low), within(high), steps.zero, steps.flip);
+                        (Target::Bytes(Shards::new(out), pitch, steps), to.scale)
+                    }
+                    None => {
+                        let parts = Parts::of(epilogue, columns);
+                        (Target::Later(Shards::new(out), pitch, parts, steps, to.scale), 1.0)
+                    }
+                }
+            }
+        })
+    }
+
+    /// A buffer for what happens beside the result, if anything does: steps that are left after the tile, and
+    /// what comes after those.
+    pub(super) fn side(&self) -> Option<Side> {
+        let aside = match self {
+            Target::Floats(_, _, parts) => !parts.complete(),
+            Target::Later(..) => true,
+            _ => false,
+        };
+        aside.then(Side::new)
+    }
+
+    /// Where a tile of the panel's columns puts its results, its first row being this one. `columns` are all that
+    /// there are.
+    #[inline(always)]
+    pub(super) fn to(&self, row: usize, p: &Panel, columns: usize, side: &mut Option<Side>) -> To {
+        let at = |pitch: usize| row * pitch + p.column;
+        match self {
+            Target::Sums(out) => To::Sums { to: out.as_ptr().wrapping_add(at(columns)), pitch: columns },
+            Target::Bytes(out, pitch, steps) => {
+                To::Bytes { to: out.as_ptr().wrapping_add(at(*pitch)), pitch: *pitch, steps: *steps }
+            }
+            Target::Floats(out, pitch, parts) if parts.complete() => {
+                let to = out.as_ptr().wrapping_add(at(*pitch));
+                To::Floats { to, pitch: *pitch, then: parts.finish(row, p.column) }
+            }
+            Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _) => {
+                let to = side.as_mut().map_or(std::ptr::null_mut(), |s| s.tile.as_mut_ptr());
+                To::Floats { to, pitch: p.columns, then: parts.finish(row, p.column) }
+            }
+        }
+    }
+
+    /// What is left to do for `count` rows of a tile that were put `to` where [`Target::to`] said.
+    ///
+    /// # Safety
+    /// `S`'s instructions are available; `to` holds the rows, and nobody else touches these columns of theirs.
+    #[inline(always)]
+    pub(super) unsafe fn rest<S: Sums>(
+        &self,
+        level: Level,
+        to: To,
+        side: &mut Option<Side>,
+        [row, count]: [usize; 2],
+        p: &Panel,
+    ) {
+        let (Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _)) = self else { return };
+        if let To::Floats { to, pitch, .. } = to {
+            // SAFETY: these are the rows that the tile wrote.
+            unsafe { parts.activate(level, Rows::line(to, count, pitch, p.columns)) };
+        }
+        let Some(side) = side else { return };
+        if !parts.complete() {
+            parts.apply_rest(level, side, count, p.columns, |i| row + i, p.column);
+        }
+        for (i, from) in side.tile.chunks_exact(p.columns).take(count).enumerate() {
+            // SAFETY: as for the tile.
+            unsafe {
+                match self {
+                    Target::Floats(out, pitch, parts) if !parts.complete() => {
+                        let to = out.as_ptr().add((row + i) * pitch + p.column);
+                        std::ptr::copy_nonoverlapping(from.as_ptr(), to, p.columns);
+                    }
+                    Target::Later(out, pitch, _, steps, scale) => {
+                        let to = out.as_ptr().add((row + i) * pitch + p.column);
+                        to_bytes::<S>(from, *scale, *steps, to);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Quantizes real numbers.
+///
+/// # Safety
+/// `S`'s instructions are available, and there is room for as many bytes.
+#[inline(always)]
+pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, to: *mut u8) {
+    // SAFETY: loads and stores stay inside both.
+    unsafe {
+        let scale = S::Floats::splat(scale);
+        let limits = (S::Floats::splat(steps.low), S::Floats::splat(steps.high));
+        let (zero, flip) = (S::splat(steps.zero), S::splat(steps.flip));
+        let mut at = 0;
+        while at < from.len() {
+            let n = (from.len() - at).min(S::LANES);
+            let p = from.as_ptr().add(at);
+            let x = if n == S::LANES { S::Floats::load(p) } else { S::Floats::load_first(p, n) };
+            let x = S::Floats::div(x, scale);
+            let x = S::Floats::min(S::Floats::max(x, limits.0), limits.1);
+            let x = S::xor(S::add(S::nearest(x), zero), flip);
+            if n == S::LANES {
+                x.store_bytes(to.add(at));
+            } else {
+                x.store_first_bytes(to.add(at), n);
+            }
+            at += n;
+        }
+    }
+}
