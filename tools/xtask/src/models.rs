@@ -12,6 +12,11 @@ const TOLERANCE: f64 = 1e-4;
 /// floats, halves to even: a number between two steps may go either way, and layers after it add to that.
 const STEPS: i64 = 2;
 
+/// Models whose outputs come from a runtime that rounds more, with the absolute error that this makes. The weights of
+/// four fifths of this one are bytes and its activations are floats, which that runtime rounds to bytes of a range
+/// of their own at every run; here, as in OpenVINO, which is as far from it, they stay floats.
+const ROUNDED: [(&str, f64); 1] = [("kws_dscnn_float", 2e-3)];
+
 /// The formats that are read here.
 const FORMATS: [&str; 2] = ["onnx", "tflite"];
 
@@ -34,7 +39,8 @@ pub fn run(dir: &Path) -> Result<(), String> {
         }
         ran += 1;
         for on in Engine::ALL {
-            match one(&model, &npz, *on) {
+            let rounded = ROUNDED.iter().find(|(name, _)| *name == stem);
+            match one(&model, &npz, *on, rounded.map_or(TOLERANCE, |(_, error)| *error)) {
                 Ok(()) => println!("model {stem}.{format} on {}: passed", on.name()),
                 Err(e) => failed.push(format!("{stem}.{format} on {}: {e}", on.name())),
             }
@@ -46,7 +52,7 @@ pub fn run(dir: &Path) -> Result<(), String> {
     if failed.is_empty() { Ok(()) } else { Err(format!("models failed:\n  {}", failed.join("\n  "))) }
 }
 
-fn one(model: &Path, npz: &Path, on: Engine) -> Result<(), String> {
+fn one(model: &Path, npz: &Path, on: Engine, error: f64) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let bytes = map_file(model).map_err(|e| text(&e))?;
     let arrays: HashMap<String, Tensor> = read_npz(npz).map_err(|e| text(&e))?.into_iter().collect();
@@ -65,7 +71,7 @@ fn one(model: &Path, npz: &Path, on: Engine) -> Result<(), String> {
             steps(got, want).map_err(|e| format!("output {i}: {e}"))?;
             continue;
         }
-        if let Some(what) = difference(got, &Value::Tensor(want.clone()), TOLERANCE, TOLERANCE) {
+        if let Some(what) = difference(got, &Value::Tensor(want.clone()), TOLERANCE, error) {
             return Err(format!("output {i}: {what}"));
         }
     }

@@ -156,11 +156,8 @@ impl Net {
 
     /// Says what a tensor's integers stand for.
     pub fn quantized(&mut self, t: i32, scale: &[f32], zero: &[i64], axis: i32) -> i32 {
-        let q = vec![
-            (2, Field::F32s(scale.to_vec())),
-            (3, Field::I64s(zero.to_vec())),
-            (6, Field::I32(axis)),
-        ];
+        let q =
+            vec![(2, Field::F32s(scale.to_vec())), (3, Field::I64s(zero.to_vec())), (6, Field::I32(axis))];
         self.tensors[t as usize].push((4, Field::Table(q)));
         t
     }
