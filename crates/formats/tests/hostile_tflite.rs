@@ -7,7 +7,7 @@ mod writer;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 use tensormill_formats::tflite::{ParseLimits, lower, parse};
-use writer::{F32, Field, I8, I32, Net, Table, file};
+use writer::{F32, Field, I32, Net, Table, file, network};
 
 /// What a file comes to: its graph, which verifies, or an error.
 fn load(bytes: Vec<u8>) -> Result<String, String> {
@@ -25,54 +25,14 @@ fn refused(bytes: Vec<u8>, words: &[&str]) {
     }
 }
 
-/// A small network with most of what a file can have: floats and integers, a kernel, shapes, options.
-fn net() -> (Net, i32) {
-    let mut net = Net::new();
-    let x = net.input("x", I8, &[1, 4, 4, 2]);
-    net.quantized(x, &[0.5], &[3], 0);
-    net.tensors[0].push((7, Field::I32s(vec![-1, 4, 4, 2])));
-    let w = net.constant(I8, &[1, 3, 3, 4], (0..36).collect());
-    net.quantized(w, &[0.5, 0.25, 1.0, 2.0], &[0; 4], 3);
-    let b = net.ints(&[4], &[1, 2, 3, 4]);
-    let y = net.tensor("y", I8, &[1, 2, 2, 4]);
-    net.quantized(y, &[1.0], &[0], 0);
-    let options = vec![
-        (0, Field::U8(0)),
-        (1, Field::I32(2)),
-        (2, Field::I32(2)),
-        (3, Field::I32(2)),
-        (4, Field::U8(1)),
-        (5, Field::I32(1)),
-        (6, Field::I32(1)),
-    ];
-    net.op(4, (2, options), &[x, w, b], &[y]);
-    let pool = vec![
-        (0, Field::U8(1)),
-        (1, Field::I32(1)),
-        (2, Field::I32(1)),
-        (3, Field::I32(2)),
-        (4, Field::I32(2)),
-    ];
-    let p = net.tensor("p", I8, &[1, 1, 1, 4]);
-    net.quantized(p, &[1.0], &[0], 0);
-    net.op(1, (5, pool), &[y], &[p]);
-    let f = net.then(6, (38, vec![]), &[p], F32, &[1, 1, 1, 4]);
-    let shape = net.ints(&[2], &[-1, 4]);
-    let r = net.then(22, (17, vec![(0, Field::I32s(vec![-1, 4]))]), &[f, shape], F32, &[1, 4]);
-    let m = net.floats(&[3, 4], &[0.5; 12]);
-    let l = net.then(9, (8, vec![(0, Field::U8(1))]), &[r, m, -1], F32, &[1, 3]);
-    let s = net.then(25, (9, vec![(0, Field::F32(1.0))]), &[l], F32, &[1, 3]);
-    (net, s)
-}
-
 fn whole() -> Vec<u8> {
-    let (net, y) = net();
+    let (net, y) = network();
     net.file(&[y])
 }
 
 /// A field of one of the network's tensors, changed.
 fn with_tensor(t: usize, field: usize, to: Field) -> Vec<u8> {
-    let (mut net, y) = net();
+    let (mut net, y) = network();
     net.tensors[t].retain(|(f, _)| *f != field);
     net.tensors[t].push((field, to));
     net.file(&[y])
@@ -80,7 +40,7 @@ fn with_tensor(t: usize, field: usize, to: Field) -> Vec<u8> {
 
 /// A field of the options of the convolution, changed.
 fn with_option(field: usize, to: Field) -> Vec<u8> {
-    let (mut net, y) = net();
+    let (mut net, y) = network();
     let Some((_, Field::Table(options))) = net.operators[0].iter_mut().find(|(f, _)| *f == 4) else {
         unreachable!("it has options");
     };
@@ -91,7 +51,7 @@ fn with_option(field: usize, to: Field) -> Vec<u8> {
 
 /// A field of the first operator, changed.
 fn with_operator(field: usize, to: Field) -> Vec<u8> {
-    let (mut net, y) = net();
+    let (mut net, y) = network();
     net.operators[0].retain(|(f, _)| *f != field);
     net.operators[0].push((field, to));
     net.file(&[y])
@@ -186,7 +146,7 @@ fn options_must_make_sense() {
 
 #[test]
 fn operators_that_are_not_translated_are_all_named() {
-    let (mut net, _) = net();
+    let (mut net, _) = network();
     let y = net.then(16, (14, vec![]), &[0], F32, &[1]);
     net.codes.push(vec![(0, Field::U8(32)), (1, Field::Text("Evil\x1b[2J".into())), (3, Field::I32(32))]);
     let code = net.codes.len() as u32 - 1;
@@ -201,7 +161,7 @@ fn operators_that_are_not_translated_are_all_named() {
 #[test]
 fn models_without_a_graph_or_of_another_version_are_refused() {
     let without = |field: usize| -> Table {
-        let (net, _) = net();
+        let (net, _) = network();
         net.root().into_iter().filter(|(f, _)| *f != field).collect()
     };
     refused(file(&without(2)), &["no subgraph"]);
@@ -215,7 +175,7 @@ fn models_without_a_graph_or_of_another_version_are_refused() {
 
 #[test]
 fn bytes_after_the_structure_must_be_there() {
-    let (mut net, y) = net();
+    let (mut net, y) = network();
     let buffer = net.buffers.len() - 1;
     let mut at = |offset: u64, size: u64| {
         net.buffers[buffer] = vec![(1, Field::U64(offset)), (2, Field::U64(size))];

@@ -140,10 +140,19 @@ fn biases_of_linear_layers_go_by_both_scales() {
     assert_eq!(at(vec![0, 0]), [0.0]);
 }
 
+fn zeros(n: &mut Net) -> i32 {
+    n.ints(&[4], &[0; 4])
+}
+
+/// The sizes of the first two rows.
+fn rows(n: &mut Net) -> i32 {
+    n.ints(&[4], &[1, 2, 4, 2])
+}
+
 /// An operator on an operand, as a closure over the net that adds it.
 type Add = fn(&mut Net, i32) -> i32;
 
-/// Every operator with its results' values where they are short, on x of 1 to 24 as `[1,3,4,2]`.
+/// Operators on x of 1 to 24 as `[1,3,4,2]`.
 fn operators() -> Vec<(&'static str, Add)> {
     vec![
         ("ABS", |n, x| n.then(101, (78, vec![]), &[x], F32, &[1, 3, 4, 2])),
@@ -288,6 +297,26 @@ fn operators() -> Vec<(&'static str, Add)> {
             n.op(88, (64, vec![(0, Field::I32(3)), (1, Field::I32(1))]), &[x], &all);
             all[1]
         }),
+        ("SPACE_TO_DEPTH", |n, x| {
+            let from = [x, zeros(n), rows(n)];
+            let top = n.then(65, (48, vec![]), &from, F32, &[1, 2, 4, 2]);
+            n.then(26, (19, vec![(0, Field::I32(2))]), &[top], F32, &[1, 1, 2, 8])
+        }),
+        ("DEPTH_TO_SPACE of SPACE_TO_DEPTH", |n, x| {
+            let from = [x, zeros(n), rows(n)];
+            let top = n.then(65, (48, vec![]), &from, F32, &[1, 2, 4, 2]);
+            let deep = n.then(26, (19, vec![(0, Field::I32(2))]), &[top], F32, &[1, 1, 2, 8]);
+            n.then(5, (94, vec![(0, Field::I32(2))]), &[deep], F32, &[1, 2, 4, 2])
+        }),
+        ("SPACE_TO_BATCH_ND", |n, x| {
+            let (b, p) = (n.ints(&[2], &[2, 2]), n.ints(&[2, 2], &[1, 0, 0, 0]));
+            n.then(38, (25, vec![]), &[x, b, p], F32, &[4, 2, 2, 2])
+        }),
+        ("BATCH_TO_SPACE_ND of SPACE_TO_BATCH_ND", |n, x| {
+            let (b, p) = (n.ints(&[2], &[2, 2]), n.ints(&[2, 2], &[1, 0, 0, 0]));
+            let apart = n.then(38, (25, vec![]), &[x, b, p], F32, &[4, 2, 2, 2]);
+            n.then(37, (24, vec![]), &[apart, b, p], F32, &[1, 3, 4, 2])
+        }),
         ("FLOOR_DIV of integers", |n, x| {
             let i = n.then(53, (37, vec![]), &[x], I32, &[1, 3, 4, 2]);
             let c = n.ints(&[], &[-4]);
@@ -326,6 +355,18 @@ fn operators_compute_what_they_are_known_for() {
         ("SLICE", &[10.0, 12.0, 18.0, 20.0]),
         ("ARG_MAX", &[2.0; 8]),
         ("SHAPE", &[1.0, 3.0, 4.0, 2.0]),
+        ("SPACE_TO_DEPTH", &[1., 2., 3., 4., 9., 10., 11., 12., 5., 6., 7., 8., 13., 14., 15., 16.]),
+        (
+            "DEPTH_TO_SPACE of SPACE_TO_DEPTH",
+            &[1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15., 16.],
+        ),
+        (
+            "SPACE_TO_BATCH_ND",
+            &[
+                0., 0., 0., 0., 9., 10., 13., 14., 0., 0., 0., 0., 11., 12., 15., 16., 1., 2., 5., 6., 17.,
+                18., 21., 22., 3., 4., 7., 8., 19., 20., 23., 24.,
+            ],
+        ),
         ("UNPACK", &[9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0]),
         ("SPLIT of channels", &[2., 4., 6., 8., 10., 12., 14., 16., 18., 20., 22., 24.]),
         (

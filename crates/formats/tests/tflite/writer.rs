@@ -207,3 +207,43 @@ impl Net {
         file(&net.root())
     }
 }
+
+/// A small network with most of what a file can have (floats and integers, a kernel, shapes, options), and its output.
+pub fn network() -> (Net, i32) {
+    let mut net = Net::new();
+    let x = net.input("x", I8, &[1, 4, 4, 2]);
+    net.quantized(x, &[0.5], &[3], 0);
+    net.tensors[0].push((7, Field::I32s(vec![-1, 4, 4, 2])));
+    let w = net.constant(I8, &[1, 3, 3, 4], (0..36).collect());
+    net.quantized(w, &[0.5, 0.25, 1.0, 2.0], &[0; 4], 3);
+    let b = net.ints(&[4], &[1, 2, 3, 4]);
+    let y = net.tensor("y", I8, &[1, 2, 2, 4]);
+    net.quantized(y, &[1.0], &[0], 0);
+    let options = vec![
+        (0, Field::U8(0)),
+        (1, Field::I32(2)),
+        (2, Field::I32(2)),
+        (3, Field::I32(2)),
+        (4, Field::U8(1)),
+        (5, Field::I32(1)),
+        (6, Field::I32(1)),
+    ];
+    net.op(4, (2, options), &[x, w, b], &[y]);
+    let pool = vec![
+        (0, Field::U8(1)),
+        (1, Field::I32(1)),
+        (2, Field::I32(1)),
+        (3, Field::I32(2)),
+        (4, Field::I32(2)),
+    ];
+    let p = net.tensor("p", I8, &[1, 1, 1, 4]);
+    net.quantized(p, &[1.0], &[0], 0);
+    net.op(1, (5, pool), &[y], &[p]);
+    let f = net.then(6, (38, vec![]), &[p], F32, &[1, 1, 1, 4]);
+    let shape = net.ints(&[2], &[-1, 4]);
+    let r = net.then(22, (17, vec![(0, Field::I32s(vec![-1, 4]))]), &[f, shape], F32, &[1, 4]);
+    let m = net.floats(&[3, 4], &[0.5; 12]);
+    let l = net.then(9, (8, vec![(0, Field::U8(1))]), &[r, m, -1], F32, &[1, 3]);
+    let s = net.then(25, (9, vec![(0, Field::F32(1.0))]), &[l], F32, &[1, 3]);
+    (net, s)
+}

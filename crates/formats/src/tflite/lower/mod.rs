@@ -20,6 +20,7 @@ mod resize;
 mod shape;
 mod slice;
 mod softmax;
+mod space;
 
 pub use error::{LowerError, UnsupportedOp};
 pub use graph::{LowerWarning, Lowered, lower};
@@ -46,6 +47,7 @@ const TABLES: &[Table] = &[
     shape::TABLE,
     slice::TABLE,
     softmax::TABLE,
+    space::TABLE,
 ];
 
 /// The options and function of an operator.

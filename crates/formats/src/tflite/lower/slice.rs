@@ -46,7 +46,7 @@ fn parts(cx: &mut NodeCx<'_, '_>, i: usize, axis: i64, sizes: Option<Vec<i64>>) 
     if let Some(s) = &mut sizes {
         // One size may be what the others leave.
         let rest: i64 = s.iter().filter(|n| **n >= 0).fold(0, |a, n| a.saturating_add(*n));
-        if s.iter().any(|n| *n == -1) {
+        if s.contains(&-1) {
             let Some(size) = dims[axis].known().and_then(|n| i64::try_from(n).ok()) else {
                 return LowerError::feature("a size that an open one decides");
             };
