@@ -172,7 +172,11 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         let numbers = |q: &Quantization| (q.scale[0].to_bits(), q.zero[0]);
         match (a, b) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.scale.len() == 1 && b.scale.len() == 1 && numbers(a) == numbers(b),
+            (Some(a), Some(b)) => {
+                let dtype = |t: Option<usize>| t.map(|t| self.l.graph.tensors[t].dtype);
+                let same_dtype = dtype(self.opt(i)) == dtype(self.op.outputs.get(result).copied());
+                same_dtype && a.scale.len() == 1 && b.scale.len() == 1 && numbers(a) == numbers(b)
+            }
             _ => false,
         }
     }

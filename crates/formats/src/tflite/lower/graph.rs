@@ -88,15 +88,14 @@ pub fn lower(model: &Model) -> Result<Lowered> {
         return lower_with(model, false);
     }
     match lower_with(model, true) {
-        Err(e) if !e.is_unsupported() => {
-            let mut fixed = lower_with(model, false).map_err(|_| LowerError::Feature(String::new()));
-            match &mut fixed {
-                Ok(lowered) => lowered.warnings.push(LowerWarning::FixedSizes { why: e.to_string() }),
-                // What is wrong with the open sizes says as much.
-                Err(_) => return Err(e),
+        Err(open) if !open.is_unsupported() => match lower_with(model, false) {
+            Ok(mut fixed) => {
+                fixed.warnings.push(LowerWarning::FixedSizes { why: open.to_string() });
+                Ok(fixed)
             }
-            fixed
-        }
+            // What is wrong with open sizes says as much.
+            Err(_) => Err(open),
+        },
         done => done,
     }
 }
