@@ -10,3 +10,5 @@ pub mod mill;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod text;
+#[cfg(feature = "tflite")]
+pub mod tflite;

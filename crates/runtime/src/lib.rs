@@ -14,8 +14,8 @@
 //! # Ok::<(), tensormill::Error>(())
 //! ```
 //!
-//! Features: `onnx` and `mill` read and write those formats, `optimizer` rewrites graphs before
-//! they run; all three are on by default. `ndarray` converts from and to that crate's arrays, `rayon` runs
+//! Features: `onnx` and `mill` read and write those formats, `tflite` reads TensorFlow Lite, `optimizer` rewrites
+//! graphs before they run; all four are on by default. `ndarray` converts from and to that crate's arrays, `rayon` runs
 //! on a thread pool of the caller's.
 
 mod cancel;

@@ -69,6 +69,8 @@ impl Model {
             FileKind::Onnx => load_onnx(path.as_deref(), bytes, limits),
             #[cfg(feature = "mill")]
             FileKind::Mill => load_mill(bytes, limits),
+            #[cfg(feature = "tflite")]
+            FileKind::Tflite => load_tflite(bytes, limits),
             _ => {
                 let origin = path.as_deref().map_or_else(
                     || "the model".into(),
@@ -340,4 +342,28 @@ fn load_mill(bytes: bytes::Bytes, limits: &Limits) -> Result<Loaded, Error> {
         e => Error::invalid(e),
     })?;
     Ok((model.graph, model.metadata, vec![]))
+}
+
+#[cfg(feature = "tflite")]
+fn load_tflite(bytes: bytes::Bytes, limits: &Limits) -> Result<Loaded, Error> {
+    use tensormill_formats::tflite;
+    let mut parse = tflite::ParseLimits::default();
+    parse.max_nodes = limits.max_nodes as u64;
+    let model = tflite::parse(bytes, &parse).map_err(|e| match e {
+        tflite::TfliteError::Unsupported { .. } => Error::Unsupported { what: e.to_string() },
+        tflite::TfliteError::Limit { field: "max_nodes", .. } => {
+            Error::Limit { what: e.to_string(), field: "max_nodes" }
+        }
+        e => Error::invalid(e),
+    })?;
+    let lowered = tflite::lower(&model).map_err(|e| match e.is_unsupported() {
+        true => Error::Unsupported { what: e.to_string() },
+        false => Error::invalid(e),
+    })?;
+    let mut metadata = BTreeMap::new();
+    if !model.description().is_empty() {
+        metadata.insert("tflite.description".into(), model.description().to_owned());
+    }
+    let warnings = lowered.warnings.iter().map(ToString::to_string).collect();
+    Ok((lowered.graph, metadata, warnings))
 }

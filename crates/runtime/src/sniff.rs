@@ -8,7 +8,7 @@ pub enum FileKind {
     Mill,
     /// A safetensors file of weights.
     Safetensors,
-    /// A TensorFlow Lite model.
+    /// A TensorFlow Lite model, as its identifier says.
     Tflite,
     /// An HDF5 file, as Keras wrote them.
     Hdf5,
@@ -103,7 +103,9 @@ impl FileKind {
             FileKind::Safetensors => {
                 "a safetensors file: it holds weights and no graph; export the whole model to ONNX"
             }
-            FileKind::Tflite => "a TensorFlow Lite model; convert it to ONNX (tf2onnx --tflite)",
+            FileKind::Tflite => {
+                "a TensorFlow Lite model; this program was built without the feature `tflite`"
+            }
             FileKind::Hdf5 => "an HDF5 file, perhaps of Keras; export the model to ONNX (tf2onnx)",
             FileKind::Pickle => {
                 "a Python pickle, which could run any program and is never opened here; export the model to ONNX"
@@ -119,7 +121,9 @@ impl FileKind {
                 "text, perhaps the description of a model in another format, or a pointer to a large file that was not downloaded"
             }
             FileKind::Empty => "empty",
-            FileKind::Unknown => "of a format that is not known here; ONNX and .mill models are read",
+            FileKind::Unknown => {
+                "of a format that is not known here; ONNX, TensorFlow Lite and .mill models are read"
+            }
         }
     }
 }

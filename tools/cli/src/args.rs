@@ -193,7 +193,7 @@ pub struct InputArgs {
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The model: .onnx or .mill
+    /// The model: .onnx, .tflite or .mill
     pub model: PathBuf,
     #[command(flatten)]
     pub input: InputArgs,
@@ -215,7 +215,7 @@ pub struct RunArgs {
 
 #[derive(Args)]
 pub struct InspectArgs {
-    /// The model: .onnx or .mill
+    /// The model: .onnx, .tflite or .mill
     pub model: PathBuf,
     /// Print the whole graph as text
     #[arg(long, group = "form")]
@@ -236,7 +236,7 @@ pub struct InspectArgs {
 
 #[derive(Args)]
 pub struct CheckArgs {
-    /// The model: .onnx or .mill
+    /// The model: .onnx, .tflite or .mill
     pub model: PathBuf,
     #[command(flatten)]
     pub session: SessionArgs,
@@ -250,7 +250,7 @@ pub struct CheckArgs {
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// The model: .onnx or .mill
+    /// The model: .onnx, .tflite or .mill
     pub model: PathBuf,
     #[command(flatten)]
     pub input: InputArgs,
@@ -272,7 +272,7 @@ pub struct BenchArgs {
 
 #[derive(Args)]
 pub struct ProfileArgs {
-    /// The model: .onnx or .mill
+    /// The model: .onnx, .tflite or .mill
     pub model: PathBuf,
     #[command(flatten)]
     pub input: InputArgs,
@@ -294,7 +294,7 @@ pub struct ProfileArgs {
 
 #[derive(Args)]
 pub struct CompareArgs {
-    /// The model: .onnx or .mill
+    /// The model: .onnx, .tflite or .mill
     pub model: PathBuf,
     /// The model to compare with [default: the same]
     pub other: Option<PathBuf>,

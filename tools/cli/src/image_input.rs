@@ -16,7 +16,8 @@ struct Layout {
 }
 
 /// Reads an image for an input: resized to the sizes that it fixes, in its layout (channels first or
-/// last, found from the axis of 1, 3 or 4), floats from 0 to 1, integers from 0 to 255.
+/// last, found from the axis of 1, 3 or 4), floats from 0 to 1, integers from 0 to 255,
+/// signed bytes from -128 to 127.
 pub fn read(path: &Path, port: &Port) -> Result<Tensor, Failure> {
     let shown = safe(&path.display().to_string());
     let bad = |what: String| Failure::new(format!("{shown}: {what}"));
@@ -61,6 +62,10 @@ pub fn read(path: &Path, port: &Port) -> Result<Tensor, Failure> {
     if dtype.is_float() {
         let unit: Vec<f32> = ordered.iter().map(|&v| f32::from(v) / 255.0).collect();
         return Ok(Tensor::from_vec(shape, unit)?.cast(dtype, CastOptions::default())?);
+    }
+    if dtype == DType::I8 {
+        // Bytes with a sign stand for the same shades, 128 lower.
+        return Ok(Tensor::from_vec(shape, ordered.iter().map(|&v| (v ^ 0x80) as i8).collect())?);
     }
     Ok(Tensor::from_vec(shape, ordered)?.cast(dtype, CastOptions::default())?)
 }

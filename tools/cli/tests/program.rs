@@ -1,5 +1,8 @@
 //! The program as its users meet it: exit codes, files in and out, errors.
 
+#[path = "../../../crates/formats/tests/tflite/writer.rs"]
+mod writer;
+
 use serde_json::Value as Json;
 use std::{
     path::{Path, PathBuf},
@@ -211,6 +214,25 @@ fn converted_models_compute_the_same() {
         assert_eq!(json(&["inspect", &onnx, "--json"])["format"], "onnx");
     }
     bad(2, &["convert", digits(), "out.tflite"]);
+}
+
+#[test]
+fn tensorflow_lite_files_are_models_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (net, y) = writer::network();
+    // Content decides, not the name.
+    let m = dir.path().join("model.bin").display().to_string();
+    std::fs::write(&m, net.file(&[y])).unwrap();
+    assert_eq!(json(&["inspect", &m, "--json"])["format"], "tflite");
+    let x = npz(&dir, "in.npz", &[("x", Tensor::from_vec([1, 4, 4, 2], vec![1i8; 32]).unwrap())]);
+    assert!(good(&["run", &m, "--inputs", &x]).contains("f32[1,3]"));
+    good(&["bench", &m, "--iterations", "3"]);
+    let onnx = dir.path().join("model.onnx").display().to_string();
+    good(&["convert", &m, &onnx]);
+    good(&["compare", &m, &onnx, "--inputs", &x]);
+    let small = dir.path().join("small.mill").display().to_string();
+    good(&["optimize", &m, "-o", &small, "--measure", "0"]);
+    good(&["compare", &m, &small, "--inputs", &x]);
 }
 
 #[test]

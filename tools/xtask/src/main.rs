@@ -26,7 +26,7 @@ enum Command {
         /// A ready archive (.tar.zst) or folder of ONNX cases; without it they are generated with Python.
         #[arg(long, value_name = "ARCHIVE")]
         cases: Option<PathBuf>,
-        /// A folder of models, each NAME.onnx with NAME_onnx.npz holding in_<input> and out_<position>.
+        /// A folder of models, each NAME.onnx (or .tflite) with NAME_onnx.npz holding in_<input> and out_<position>.
         #[arg(long, value_name = "DIR")]
         models: Option<PathBuf>,
     },
@@ -42,7 +42,7 @@ enum Command {
     Spills,
     /// Run real models against the outputs stored beside them.
     Models {
-        /// A folder of models, each NAME.onnx with NAME_onnx.npz holding in_<input> and out_<position>.
+        /// A folder of models, each NAME.onnx (or .tflite) with NAME_onnx.npz holding in_<input> and out_<position>.
         dir: PathBuf,
     },
 }

@@ -75,7 +75,7 @@ impl MethodArg {
 
 #[derive(Args)]
 pub struct OptimizeArgs {
-    /// The model to read: .onnx or .mill
+    /// The model to read: .onnx, .tflite or .mill
     pub model: PathBuf,
     /// The model to write: .onnx for every engine, .mill for this one
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["dry_run", "sweep"])]
