@@ -3,7 +3,9 @@ use crate::{
     error::list,
     source::{Origin, Source, map},
 };
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+#[cfg(any(feature = "onnx", feature = "mill"))]
+use std::path::Path;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use tensormill_ir::{Graph, Type};
 
 /// An input or an output: its name and type.
