@@ -306,7 +306,7 @@ proptest! {
         let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
         for level in Level::available() {
             let pool = Pool::new(threads).unwrap().with_level(level);
-            let packed = crate::channels_last::depthwise::DepthwiseWeights::pack(level, &shape, &raw).unwrap();
+            let packed = depthwise::ByteDepthwise::pack(level, &shape, &raw).unwrap();
             let input = Bytes { data: &x, signed: c.x_signed };
             let mut reals = vec![f32::NAN; shape.output_len()];
             let output = Output::Floats { out: &mut reals, pitch: channels, epilogue: Epilogue::new(steps) };

@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod paired;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

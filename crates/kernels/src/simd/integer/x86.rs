@@ -1,5 +1,7 @@
 //! Sums in AVX2 and AVX-512 registers.
 
+mod paired;
+
 use super::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use std::arch::x86_64::*;
