@@ -8,6 +8,7 @@ pub mod conv;
 pub mod depthwise;
 pub mod elementwise;
 mod fill;
+pub mod pool;
 pub(crate) mod tile;
 pub mod weights;
 

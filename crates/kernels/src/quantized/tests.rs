@@ -396,7 +396,7 @@ proptest! {
         let shape = PoolShape { batch: s.batch, channels: s.in_channels, input, output, windows };
         let pool = Pool::new(threads).unwrap();
         let mut out = vec![7; s.batch * output[0] * output[1] * s.in_channels];
-        elementwise::max_pool(&pool, &shape, c.bytes(), &mut out).unwrap();
+        pool::max_pool(&pool, &shape, c.bytes(), &mut out).unwrap();
         let mut at = 0;
         for n in 0..s.batch { for oy in 0..output[0] { for ox in 0..output[1] { for ch in 0..s.in_channels {
             let lowest = if c.x_signed { -128 } else { 0 };
