@@ -15,6 +15,7 @@ use tensormill_kernels::conv::{
     conv_transpose as transpose_kernel,
 };
 use tensormill_kernels::epilogue::Epilogue;
+use tensormill_kernels::quantized::depthwise::ByteDepthwise;
 use tensormill_tensor::{DType, Tensor};
 
 fn window(a: &WindowAxis) -> Window {
@@ -130,7 +131,7 @@ pub(crate) fn depthwise_of(
     shape: &ConvShape,
     weights: &Tensor,
     zeros: &[i32],
-) -> Result<Arc<DepthwiseWeights>, String> {
+) -> Result<Arc<ByteDepthwise>, String> {
     let taps = weights.len() / weights.shape()[0].max(1);
     p.weights.get(p.node, "depthwise-bytes", 0, &[weights], || {
         let numbers = weights.to_i64_vec().map_err(|e| e.to_string())?;
@@ -141,7 +142,7 @@ pub(crate) fn depthwise_of(
             .enumerate()
             .map(|(i, &w)| ((w - i64::from(zero(i))) as f32).to_le_bytes())
             .collect();
-        let packed = DepthwiseWeights::pack(p.pool.level(), shape, &floats).map_err(|e| e.to_string())?;
+        let packed = ByteDepthwise::pack(p.pool.level(), shape, &floats).map_err(|e| e.to_string())?;
         let bytes = packed.bytes();
         Ok((packed, bytes))
     })

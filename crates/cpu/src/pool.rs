@@ -5,7 +5,7 @@ use tensormill_ir::ops::{AveragePool, MaxPool, WindowAxis};
 use tensormill_kernels::channels_last::pool as last;
 use tensormill_kernels::conv::Window;
 use tensormill_kernels::pool::{PoolOp, PoolShape, pool as pool_kernel};
-use tensormill_kernels::quantized::{Bytes, elementwise::max_pool as max_pool_of_bytes};
+use tensormill_kernels::quantized::{Bytes, pool::max_pool as max_pool_of_bytes};
 use tensormill_tensor::DType;
 
 pub(crate) fn max_pool(p: &Prep<'_>, op: &MaxPool) -> Built {

@@ -97,17 +97,6 @@ pub(crate) fn exp<I: Isa>(x: f32) -> f32 {
     (q + 1.0) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
-/// `e^x` for `x <= 0`, zero below the normal range; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn exp_of_negative<I: Isa>(x: f32) -> f32 {
-    /// Where results leave the normal range.
-    const LOWEST: f32 = -87.3;
-    let (n, q) = exp_parts::<I>(if x < LOWEST { LOWEST } else { x });
-    let scale = power_of_two(n);
-    let y = I::mul_add(q, scale, scale);
-    if x < LOWEST { 0.0 } else { y }
-}
-
 /// `e^x - 1` without cancellation near zero.
 #[inline(always)]
 pub(crate) fn expm1<I: Isa>(x: f32) -> f32 {

@@ -77,9 +77,8 @@ impl Kernel for Rows<'_, '_> {
                 *factor = BLIND;
                 continue;
             }
-            let sums = numerators::<I>(row, top);
-            // SAFETY: 16 floats are there.
-            *factor = 1.0 / unsafe { rows::sum(self.level, sums.as_ptr()) };
+            // SAFETY: the row is whole lanes.
+            *factor = 1.0 / unsafe { rows::numerators(self.level, row.as_mut_ptr(), padded, top) };
         }
     }
 }
@@ -105,17 +104,4 @@ fn spread(mask: Option<&Mask<'_>>, at: Option<usize>, seen: usize, to: &mut [f32
         }),
     }
     to[n..].fill(f32::NEG_INFINITY);
-}
-
-/// The exponentials of what each score is below the largest; gives the sums of every sixteenth.
-#[inline(always)]
-fn numerators<I: Isa>(row: &mut [f32], top: f32) -> [f32; LANES] {
-    let mut sum = [0.0; LANES];
-    for row in row.as_chunks_mut::<LANES>().0 {
-        for l in 0..LANES {
-            row[l] = math::exp_of_negative::<I>(row[l] - top);
-            sum[l] += row[l];
-        }
-    }
-    sum
 }

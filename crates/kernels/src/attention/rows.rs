@@ -3,7 +3,7 @@
 use crate::simd::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Tier;
-use crate::simd::vector::{Base, Vector};
+use crate::simd::vector::{self, Base, Vector};
 
 /// A function of vectors and the functions that compile it for each level.
 macro_rules! by_level {
@@ -186,20 +186,36 @@ unsafe fn weighted_in<V: Vector>(
 }
 
 by_level! {
-    /// The sum of 16 floats.
+    /// `n` floats become the exponentials of what they are below `top`, zero below the normal range; gives their sum.
+    /// NaN stays.
     ///
     /// # Safety
-    /// They can be read at `x`.
-    sum, sum_in, (x: *const f32) -> f32
+    /// `n` is a multiple of 16, and that many floats can be written at `row`.
+    numerators, numerators_in, (row: *mut f32, n: usize, top: f32) -> f32
 }
 
 #[inline(always)]
-unsafe fn sum_in<V: Vector>(x: *const f32) -> f32 {
-    // SAFETY: offsets stay below 16, a multiple of the lanes.
+unsafe fn numerators_in<V: Vector>(row: *mut f32, n: usize, top: f32) -> f32 {
+    /// Where results leave the normal range.
+    const LOWEST: f32 = -87.3;
+    // SAFETY: offsets stay below `n`, a multiple of 16 and so of the lanes.
     unsafe {
-        let mut sum = V::load(x);
-        for i in (V::LANES..16).step_by(V::LANES) {
-            sum = V::add(sum, V::load(x.add(i)));
+        let (top, lowest) = (V::splat(top), V::splat(LOWEST));
+        // Several sums, as one would have to wait for itself.
+        let mut sums = [V::splat(0.0); 4];
+        for i in (0..n).step_by(16) {
+            for v in 0..16 / V::LANES {
+                let p = row.add(i + v * V::LANES);
+                let x = V::sub(V::load(p), top);
+                let y = vector::power(V::max(lowest, x), std::f32::consts::LOG2_E);
+                let y = V::zero_below(y, x, lowest);
+                y.store(p);
+                sums[v] = V::add(sums[v], y);
+            }
+        }
+        let mut sum = sums[0];
+        for v in 1..16 / V::LANES {
+            sum = V::add(sum, sums[v]);
         }
         sum.sum()
     }

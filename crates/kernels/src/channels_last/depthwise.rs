@@ -187,7 +187,7 @@ pub fn depthwise(
 }
 
 /// The taps whose input lies in `0..len`, for an output whose first tap is at `at` before the padding.
-fn inside(at: usize, pad: usize, len: usize, kernel: usize, dilation: usize) -> Range<usize> {
+pub(crate) fn inside(at: usize, pad: usize, len: usize, kernel: usize, dilation: usize) -> Range<usize> {
     let first = pad.saturating_sub(at).div_ceil(dilation);
     let end = (len + pad).saturating_sub(at).div_ceil(dilation).min(kernel);
     first.min(end)..end

@@ -1,13 +1,20 @@
 //! Convolution of every channel by itself, in bytes.
 //!
-//! Sums of so few products of bytes are exact in floats, so that rows become floats once, for a band of outputs,
-//! and the kernel for floats does the rest.
+//! The common windows go from bytes to bytes in words. For the others rows become floats once, for a band of
+//! outputs, in which sums of so few products of bytes are exact, and the kernel for floats does the rest.
+
+mod direct;
+mod pairs;
+#[cfg(test)]
+mod tests;
+
+pub use pairs::ByteDepthwise;
 
 use super::after::{limits, to_bytes};
 use super::conv::{Bytes, Output, Scaling};
 use super::elementwise::{Real, dequantize_here};
 use super::tile::{self, Form, Job, Steps};
-use crate::channels_last::depthwise::{Band, DepthwiseWeights, Lines, rows};
+use crate::channels_last::depthwise::{Band, Lines, rows};
 use crate::channels_last::fused::Fused;
 use crate::conv::ConvShape;
 use crate::epilogue::Epilogue;
@@ -95,11 +102,13 @@ pub fn depthwise(
     pool: &Pool,
     shape: &ConvShape,
     x: Bytes<'_>,
-    weights: &DepthwiseWeights,
+    weights: &ByteDepthwise,
     scaling: &Scaling<'_>,
     output: Output<'_>,
 ) -> Result<(), KernelError> {
     let s = shape;
+    let pairs = weights.pairs.as_ref();
+    let weights = &weights.floats;
     let level = weights.level_for(s)?;
     let columns = s.in_channels;
     at_least("activation", x.data, s.input_len())?;
@@ -154,6 +163,10 @@ pub fn depthwise(
         return Ok(());
     }
     exact("activation", x.data, s.input_len())?;
+    let direct = direct::serves(s, x, scaling, per_step);
+    if let (Target::Bytes(out, steps), Some(pairs), true) = (&target, pairs, direct) {
+        return direct::depthwise(pool, level, s, x, pairs, scaling, per_step, (out, *steps));
+    }
     let ([_, oh, ow], [_, h, w]) = (s.output, s.input);
     let (fused, _) = Fused::split(Epilogue::NONE);
     let vectors = columns.div_ceil(crate::channels_last::lanes::width(level, columns));

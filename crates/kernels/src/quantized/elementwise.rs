@@ -5,7 +5,7 @@ use super::conv::{Bytes, Quantized};
 use super::tile::{self, Form, Job, Steps};
 use crate::elementwise::GRAIN;
 use crate::error::{KernelError, exact};
-use crate::simd::integer::Sums;
+use crate::simd::integer::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use crate::threads::{Pool, Shards};
 use std::sync::Mutex;
@@ -175,17 +175,58 @@ struct OfBoth<'a> {
     low: f32,
     scale: f32,
     steps: Steps,
+    /// How results become bytes where none is beyond 32 bits.
+    narrow: Option<Narrow>,
     to: &'a mut [u8],
+}
+
+impl OfBoth<'_> {
+    /// The whole groups of four vectors; gives how many elements those are.
+    ///
+    /// # Safety
+    /// `S`'s instructions are available, both operands have as many elements as the result, and no result is beyond
+    /// 32 bits.
+    #[inline(always)]
+    unsafe fn groups<S: Sums>(&mut self, narrow: Narrow) -> usize {
+        let each = 4 * S::LANES;
+        let groups = self.to.len() / each;
+        let (fa, fb) = (self.a.x.flip(), self.b.x.flip());
+        // SAFETY: loads and stores stay inside the slices.
+        unsafe {
+            // Whole numbers this small are exact.
+            let za = S::Floats::splat(S::SHIFT + (self.a.zero + i32::from(fa)) as f32);
+            let zb = S::Floats::splat(S::SHIFT + (self.b.zero + i32::from(fb)) as f32);
+            let (sa, sb) = (S::Floats::splat(self.a.scale), S::Floats::splat(self.b.scale));
+            let scale = S::Floats::splat(self.scale);
+            for i in 0..groups {
+                let a = S::floats_of_four(self.a.x.data.as_ptr().add(i * each), fa);
+                let b = S::floats_of_four(self.b.x.data.as_ptr().add(i * each), fb);
+                let mut out = [S::zero(); 4];
+                for v in 0..4 {
+                    let a = S::Floats::mul(S::Floats::sub(a[v], za), sa);
+                    let b = S::Floats::mul(S::Floats::sub(b[v], zb), sb);
+                    let x = if self.kind == Both::Add { S::Floats::add(a, b) } else { S::Floats::mul(a, b) };
+                    out[v] = S::nearest(S::Floats::div(x, scale));
+                }
+                S::store_bytes_of_four(out, narrow, self.to.as_mut_ptr().add(i * each));
+            }
+        }
+        groups * each
+    }
 }
 
 impl Job for OfBoth<'_> {
     type Out = ();
     #[inline(always)]
-    unsafe fn run<S: Sums>(self) {
+    unsafe fn run<S: Sums>(mut self) {
         let len = self.to.len();
         assert!(self.a.x.data.len() >= len && self.b.x.data.len() >= len);
         // SAFETY: loads and stores stay inside the slices.
         unsafe {
+            let mut at = match self.narrow {
+                Some(narrow) => self.groups::<S>(narrow),
+                None => 0,
+            };
             let (fa, fb) = (i32::from(self.a.x.flip()), i32::from(self.b.x.flip()));
             let (za, zb) = (S::splat(self.a.zero + fa), S::splat(self.b.zero + fb));
             let (fa, fb) = (S::splat(fa), S::splat(fb));
@@ -193,7 +234,6 @@ impl Job for OfBoth<'_> {
             let (lowest, scale) = (S::Floats::splat(self.low), S::Floats::splat(self.scale));
             let (low, high) = (S::Floats::splat(self.steps.low), S::Floats::splat(self.steps.high));
             let (zero, flip) = (S::splat(self.steps.zero), S::splat(self.steps.flip));
-            let mut at = 0;
             while at < len {
                 let n = (len - at).min(S::LANES);
                 let a = real::<S>(self.a.x.data.as_ptr().add(at), n, fa, za, sa);
@@ -228,12 +268,19 @@ pub fn binary(
     exact("second operand", b.x.data, out.len())?;
     let steps = to.steps()?;
     let low = if relu { 0.0 } else { f32::NEG_INFINITY };
+    let byte = |x: &Real<'_>| (0..=255).contains(&x.zero.saturating_add(i32::from(x.x.flip())));
+    let (most_a, most_b) = (255.0 * a.scale.abs(), 255.0 * b.scale.abs());
+    let most = if kind == Both::Add { most_a + most_b } else { most_a * most_b };
+    // A scale above zero also keeps the order, so that what is below zero is so in steps, too.
+    let fits = to.scale > 0.0 && most / to.scale < 1e9 && byte(&a) && byte(&b);
+    let lowest = if relu { 0.0 } else { steps.low };
+    let narrow = fits.then(|| Steps::new(lowest, steps.high, steps.zero, steps.flip).narrow);
     let (len, shards) = (out.len(), Shards::new(out));
     pool.split(len, GRAIN, |r| {
         // SAFETY: parts are disjoint.
         let to_part = unsafe { shards.part(r.start, r.len()) };
         let (a, b) = (a.part(&r), b.part(&r));
-        let job = OfBoth { kind, a, b, low, scale: to.scale, steps, to: to_part };
+        let job = OfBoth { kind, a, b, low, scale: to.scale, steps, narrow, to: to_part };
         tile::run(Form::Words, pool.level(), job);
     });
     Ok(())
@@ -259,59 +306,55 @@ pub fn look_up(pool: &Pool, x: &[u8], table: &[u8; 256], out: &mut [u8]) -> Resu
     Ok(())
 }
 
-struct MaxOfBytes<'a> {
-    flip: u8,
-    from: &'a [u8],
-    to: &'a mut [u8],
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Level;
+    use proptest::prelude::*;
 
-impl Job for MaxOfBytes<'_> {
-    type Out = ();
-    #[inline(always)]
-    unsafe fn run<S: Sums>(self) {
-        for (t, &x) in self.to.iter_mut().zip(self.from) {
-            *t = (*t ^ self.flip).max(x ^ self.flip) ^ self.flip;
-        }
+    fn scale() -> impl Strategy<Value = f32> {
+        prop_oneof![4 => 0.001f32..2.0, 1 => 1e-30f32..1e-20, 1 => 1e10f32..1e30, 1 => -2.0f32..-0.01]
     }
-}
 
-/// The largest bytes of windows over pixels whose channels lie innermost; what lies outside counts for nothing.
-pub fn max_pool(
-    pool: &Pool,
-    shape: &crate::channels_last::pool::PoolShape,
-    x: Bytes<'_>,
-    out: &mut [u8],
-) -> Result<(), KernelError> {
-    let s = shape;
-    let [(h, w), (oh, ow)] = [(s.input[0], s.input[1]), (s.output[0], s.output[1])];
-    exact("images", x.data, s.batch * h * w * s.channels)?;
-    exact("result", out, s.batch * oh * ow * s.channels)?;
-    let (c, shards) = (s.channels, Shards::new(out));
-    let at = |axis: usize, o: usize, tap: usize| {
-        let w = &s.windows[axis];
-        (o * w.stride + tap * w.dilation).checked_sub(w.pad_begin).filter(|&i| i < s.input[axis])
-    };
-    pool.split(s.batch * oh, (GRAIN / (ow * c * s.windows[1].kernel).max(1)).max(1), |rows| {
-        for row in rows {
-            let (image, oy) = (row / oh, row % oh);
-            // SAFETY: rows are disjoint.
-            let line = unsafe { shards.part(row * ow * c, ow * c) };
-            line.fill(if x.signed { 0x80 } else { 0 });
-            for (ox, to) in line.chunks_exact_mut(c.max(1)).enumerate() {
-                for ky in 0..s.windows[0].kernel {
-                    let Some(y) = at(0, oy, ky) else { continue };
-                    for kx in 0..s.windows[1].kernel {
-                        let Some(x_at) = at(1, ox, kx) else { continue };
-                        let from = &x.data[((image * h + y) * w + x_at) * c..][..c];
-                        tile::run(
-                            Form::Words,
-                            pool.level(),
-                            MaxOfBytes { flip: x.flip(), from, to: &mut *to },
-                        );
-                    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Groups of vectors, and where results may be beyond 32 bits single vectors, against one element at a time.
+        #[test]
+        fn functions_of_two_match_one_element_at_a_time(
+            scales in (scale(), scale(), scale()), signs: [bool; 3], zeros: [u8; 3], relu: bool, mul: bool,
+            len in 0usize..300, seed: u64, threads in 1usize..3,
+        ) {
+            let zero = |i: usize| i32::from(zeros[i]) - if signs[i] { 128 } else { 0 };
+            let number = |x: u8, i: usize| if signs[i] { i32::from(x as i8) } else { i32::from(x) };
+            let (low, high) = if signs[2] { (-128.0f32, 127.0f32) } else { (0.0, 255.0) };
+            let mut state = seed | 1;
+            let mut bytes = || -> Vec<u8> {
+                (0..len).map(|_| {
+                    state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    let x = (state >> 33) as u8;
+                    [0, 255, 127, 128, x, x, x, x][usize::from(x / 32)]
+                }).collect()
+            };
+            let (x, y) = (bytes(), bytes());
+            let a = Real { x: Bytes { data: &x, signed: signs[0] }, scale: scales.0, zero: zero(0) };
+            let b = Real { x: Bytes { data: &y, signed: signs[1] }, scale: scales.1, zero: zero(1) };
+            let to = Quantized { scale: scales.2, zero: zero(2), signed: signs[2] };
+            let kind = if mul { Both::Mul } else { Both::Add };
+            for level in Level::available() {
+                let pool = Pool::new(threads).unwrap().with_level(level);
+                let mut out = vec![7u8; len];
+                binary(&pool, kind, a, b, relu, to, &mut out).unwrap();
+                for i in 0..len {
+                    let (p, q) = ((number(x[i], 0) - zero(0)) as f32 * a.scale, (number(y[i], 1) - zero(1)) as f32 * b.scale);
+                    let r = if mul { p * q } else { p + q };
+                    let r = if relu && r < 0.0 { 0.0 } else { r };
+                    // Limits come before rounding, which takes numbers of 32 bits only.
+                    let steps = (r / to.scale).max(low - to.zero as f32).min(high - to.zero as f32);
+                    let expected = steps.round_ties_even() + to.zero as f32;
+                    prop_assert_eq!(number(out[i], 2) as f32, expected, "{} of {} at {:?}", i, r, level);
                 }
             }
         }
-    });
-    Ok(())
+    }
 }

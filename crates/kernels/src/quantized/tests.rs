@@ -313,7 +313,7 @@ proptest! {
         let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
         for level in Level::available() {
             let pool = Pool::new(threads).unwrap().with_level(level);
-            let packed = crate::channels_last::depthwise::DepthwiseWeights::pack(level, &shape, &raw).unwrap();
+            let packed = depthwise::ByteDepthwise::pack(level, &shape, &raw).unwrap();
             let input = Bytes { data: &x, signed: c.x_signed };
             let mut reals = vec![f32::NAN; shape.output_len()];
             let output = Output::Floats { out: &mut reals, pitch: channels, epilogue: Epilogue::new(steps) };
@@ -403,7 +403,7 @@ proptest! {
         let shape = PoolShape { batch: s.batch, channels: s.in_channels, input, output, windows };
         let pool = Pool::new(threads).unwrap();
         let mut out = vec![7; s.batch * output[0] * output[1] * s.in_channels];
-        elementwise::max_pool(&pool, &shape, c.bytes(), &mut out).unwrap();
+        pool::max_pool(&pool, &shape, c.bytes(), &mut out).unwrap();
         let mut at = 0;
         for n in 0..s.batch { for oy in 0..output[0] { for ox in 0..output[1] { for ch in 0..s.in_channels {
             let lowest = if c.x_signed { -128 } else { 0 };

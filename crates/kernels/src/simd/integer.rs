@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod paired;
 pub(crate) mod pairs;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -173,6 +174,31 @@ pub(crate) trait Sums: Copy {
                     *p.add(i * Self::LANES + j) = x.max(to.low).min(to.high) ^ to.flip;
                 }
             }
+        }
+    }
+    /// What [`Sums::floats_of_four`] adds to every byte.
+    const SHIFT: f32 = 0.0;
+    /// `4 * LANES` bytes, with the bits of `flip` turned over, as floats from `SHIFT` to `SHIFT + 255`, in an order
+    /// that is [`Sums::store_bytes_of_four`]'s.
+    #[inline(always)]
+    unsafe fn floats_of_four(p: *const u8, flip: u8) -> [Self::Floats; 4] {
+        // SAFETY: the caller gives that many bytes.
+        unsafe {
+            let flip = Self::splat(i32::from(flip));
+            let mut out = [Self::zero().to_floats(); 4];
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = Self::xor(Self::load_bytes(p.add(i * Self::LANES)), flip).to_floats();
+            }
+            out
+        }
+    }
+    /// As [`Sums::store_bytes_of_both`], for `4 * LANES` bytes.
+    #[inline(always)]
+    unsafe fn store_bytes_of_four(x: [Self; 4], to: Narrow, p: *mut u8) {
+        // SAFETY: the caller gives room for that many bytes.
+        unsafe {
+            Self::store_bytes_of_both(x[0], x[1], to, p);
+            Self::store_bytes_of_both(x[2], x[3], to, p.add(2 * Self::LANES));
         }
     }
     /// The first `n <= LANES` of `LANES` bytes, and zeros behind them.

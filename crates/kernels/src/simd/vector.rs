@@ -10,6 +10,44 @@ pub(crate) type Base = std::arch::aarch64::float32x4_t;
 #[cfg(not(target_arch = "aarch64"))]
 pub(crate) type Base = Quad;
 
+/// Adding this rounds to a whole number, which then sits in the low bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+/// 2^r within half a step of zero, to 1e-7 of itself: the largest error is as small as it can be for the degree.
+// It is the fit that brings one term near a constant.
+#[allow(clippy::approx_constant)]
+const POWER: [f32; 6] = [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+
+/// The sum of the terms times the powers of `x`.
+///
+/// # Safety
+/// `V`'s instructions are available.
+#[inline(always)]
+pub(crate) unsafe fn polynomial<V: Vector, const N: usize>(x: V, terms: &[f32; N]) -> V {
+    // SAFETY: forwarded.
+    unsafe {
+        let mut sum = V::splat(terms[N - 1]);
+        for k in (0..N - 1).rev() {
+            sum = V::mul_add(sum, x, V::splat(terms[k]));
+        }
+        sum
+    }
+}
+
+/// 2^(factor x) where that is a normal number, within 2 ULP, and as many more as the last bit of `factor` makes of the
+/// exponent; NaN where `x` is.
+///
+/// # Safety
+/// `V`'s instructions are available.
+#[inline(always)]
+pub(crate) unsafe fn power<V: Vector>(x: V, factor: f32) -> V {
+    // SAFETY: forwarded.
+    unsafe {
+        let whole = V::mul_add(x, V::splat(factor), V::splat(ROUND));
+        let rest = V::mul_add(x, V::splat(factor), V::sub(V::splat(ROUND), whole));
+        V::scale_by_rounded(polynomial(rest, &POWER), whole)
+    }
+}
+
 /// A vector of floats. Every method is inlined into a function that has the vector's instructions on.
 ///
 /// # Safety of the methods
@@ -30,6 +68,20 @@ pub(crate) trait Vector: Copy {
     unsafe fn div(a: Self, b: Self) -> Self;
     /// `x 2^n` for whole `n` from -126 to 127; NaN if `x` is, whatever `n` is then.
     unsafe fn scale(x: Self, n: Self) -> Self;
+    /// `x 2^n` for whole `n` from -126 to 127, given as `n + ROUND`; NaN if `x` is, whatever `n` is then.
+    #[inline(always)]
+    unsafe fn scale_by_rounded(x: Self, n: Self) -> Self {
+        // SAFETY: forwarded.
+        unsafe { Self::scale(x, Self::sub(n, Self::splat(ROUND))) }
+    }
+    /// `|x|`, NaN where it is.
+    #[inline(always)]
+    unsafe fn abs(x: Self) -> Self {
+        // SAFETY: forwarded.
+        unsafe { Self::max(Self::sub(Self::splat(0.0), x), x) }
+    }
+    /// Zero where `x < limit`, else `y`.
+    unsafe fn zero_below(y: Self, x: Self, limit: Self) -> Self;
     /// The larger; `b` if either is NaN or both are zeros.
     unsafe fn max(a: Self, b: Self) -> Self;
     /// The smaller; `b` if either is NaN or both are zeros.
@@ -156,6 +208,10 @@ impl Vector for Quad {
         Quad(std::array::from_fn(|i| x.0[i] * f32::from_bits(((n.0[i] + 127.0) as u32) << 23)))
     }
     #[inline(always)]
+    unsafe fn zero_below(y: Self, x: Self, limit: Self) -> Self {
+        Quad(std::array::from_fn(|i| if x.0[i] < limit.0[i] { 0.0 } else { y.0[i] }))
+    }
+    #[inline(always)]
     unsafe fn max(a: Self, b: Self) -> Self {
         Quad(std::array::from_fn(|i| if a.0[i] > b.0[i] { a.0[i] } else { b.0[i] }))
     }
@@ -226,6 +282,40 @@ mod x86 {
     }
 
     #[inline(always)]
+    unsafe fn scale_by_rounded8(x: __m256, n: __m256) -> __m256 {
+        // SAFETY: the caller has the instructions. The whole number goes to where exponents are, other bits out.
+        unsafe {
+            let (exponent, one) =
+                (_mm256_slli_epi32::<23>(_mm256_castps_si256(n)), _mm256_set1_epi32(127 << 23));
+            _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_add_epi32(exponent, one)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scale_by_rounded16(x: __m512, n: __m512) -> __m512 {
+        // SAFETY: the caller has the instructions.
+        unsafe { _mm512_scalef_ps(x, _mm512_sub_ps(n, _mm512_set1_ps(super::ROUND))) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below8(y: __m256, x: __m256, limit: __m256) -> __m256 {
+        // SAFETY: the caller has the instructions.
+        unsafe { _mm256_and_ps(y, _mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit)) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below16(y: __m512, x: __m512, limit: __m512) -> __m512 {
+        // SAFETY: the caller has the instructions.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), y) }
+    }
+
+    #[inline(always)]
+    unsafe fn abs8(x: __m256) -> __m256 {
+        // SAFETY: the caller has the instructions.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), x) }
+    }
+
+    #[inline(always)]
     unsafe fn sum8(x: __m256) -> f32 {
         // SAFETY: the caller has the instructions.
         unsafe {
@@ -248,7 +338,8 @@ mod x86 {
     macro_rules! vector {
         ($t:ty, $lanes:expr, $splat:ident, $load:ident, $store:ident, $load_first:ident, $store_first:ident,
          $fma:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $scale:ident, $max:ident, $min:ident,
-         $sum:ident, $largest:ident) => {
+         $sum:ident, $largest:ident, $scale_by_rounded:ident, $abs:ident,
+         $zero_below:ident) => {
             impl Vector for $t {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -282,6 +373,13 @@ mod x86 {
                 vector!(@binary mul $mul);
                 vector!(@binary div $div);
                 vector!(@binary scale $scale);
+                vector!(@binary scale_by_rounded $scale_by_rounded);
+                vector!(@ternary zero_below $zero_below);
+                #[inline(always)]
+                unsafe fn abs(x: Self) -> Self {
+                    // SAFETY: the caller has the instructions.
+                    unsafe { $abs(x) }
+                }
                 vector!(@binary max $max);
                 vector!(@binary min $min);
                 #[inline(always)]
@@ -353,7 +451,10 @@ mod x86 {
         _mm512_max_ps,
         _mm512_min_ps,
         _mm512_reduce_add_ps,
-        _mm512_reduce_max_ps
+        _mm512_reduce_max_ps,
+        scale_by_rounded16,
+        _mm512_abs_ps,
+        zero_below16
     );
     vector!(
         __m256,
@@ -372,6 +473,9 @@ mod x86 {
         _mm256_max_ps,
         _mm256_min_ps,
         sum8,
-        largest8
+        largest8,
+        scale_by_rounded8,
+        abs8,
+        zero_below8
     );
 }

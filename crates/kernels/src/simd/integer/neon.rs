@@ -1,6 +1,7 @@
 //! Sums in NEON registers.
 
-use super::Sums;
+use super::paired::Paired;
+use super::{Narrow, Sums};
 use std::arch::aarch64::*;
 
 mod pairs;
@@ -102,5 +103,37 @@ impl Sums for Words128 {
             let bytes = vmovn_u16(vcombine_u16(words, words));
             p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
         }
+    }
+}
+
+impl Paired for Words128 {
+    type Words = int16x8_t;
+    type Pair = int16x4x2_t;
+    #[inline(always)]
+    unsafe fn words<const SIGNED: bool>(p: *const u8) -> int16x8_t {
+        // SAFETY: the caller gives eight bytes.
+        unsafe {
+            if SIGNED { vmovl_s8(vld1_s8(p.cast())) } else { vreinterpretq_s16_u16(vmovl_u8(vld1_u8(p))) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn pair(a: int16x8_t, b: int16x8_t) -> [int16x4x2_t; 2] {
+        // SAFETY: as above.
+        unsafe {
+            [int16x4x2_t(vget_low_s16(a), vget_low_s16(b)), int16x4x2_t(vget_high_s16(a), vget_high_s16(b))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_pair(acc: Self, x: int16x4x2_t, w: *const i16) -> Self {
+        // SAFETY: the caller gives eight words.
+        unsafe {
+            let w = vld2_s16(w);
+            Words128(vmlal_s16(vmlal_s16(acc.0, x.0, w.0), x.1, w.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes_of_paired(x: [Self; 2], to: Narrow, p: *mut u8) {
+        // SAFETY: forwarded; turns by fours are the plain order here.
+        unsafe { Self::store_bytes_of_both(x[0], x[1], to, p) }
     }
 }

@@ -1,5 +1,7 @@
 //! Sums in AVX2 and AVX-512 registers.
 
+mod paired;
+
 use super::{Narrow, Sums};
 use crate::simd::vector::Vector;
 use std::arch::x86_64::*;
@@ -123,6 +125,34 @@ macro_rules! sums256 {
                     _mm_storeu_si128(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(to.flip as i8)));
                 }
             }
+            const SHIFT: f32 = 8_388_608.0;
+            #[inline(always)]
+            unsafe fn floats_of_four(p: *const u8, flip: u8) -> [__m256; 4] {
+                // SAFETY: the caller gives 32 bytes.
+                unsafe {
+                    let bytes = _mm256_xor_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi8(flip as i8));
+                    let (none, whole) = (_mm256_setzero_si256(), _mm256_set1_epi16(WHOLE));
+                    let (low, high) = (_mm256_unpacklo_epi8(bytes, none), _mm256_unpackhi_epi8(bytes, none));
+                    [
+                        _mm256_castsi256_ps(_mm256_unpacklo_epi16(low, whole)),
+                        _mm256_castsi256_ps(_mm256_unpackhi_epi16(low, whole)),
+                        _mm256_castsi256_ps(_mm256_unpacklo_epi16(high, whole)),
+                        _mm256_castsi256_ps(_mm256_unpackhi_epi16(high, whole)),
+                    ]
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes_of_four(x: [Self; 4], to: Narrow, p: *mut u8) {
+                // SAFETY: the caller gives room for 32 bytes.
+                unsafe {
+                    let zero = _mm256_set1_epi16(to.zero);
+                    let low = _mm256_adds_epi16(_mm256_packs_epi32(x[0].0, x[1].0), zero);
+                    let high = _mm256_adds_epi16(_mm256_packs_epi32(x[2].0, x[3].0), zero);
+                    let bytes = _mm256_max_epu8(_mm256_packus_epi16(low, high), _mm256_set1_epi8(to.low as i8));
+                    let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
+                    _mm256_storeu_si256(p.cast(), _mm256_xor_si256(bytes, _mm256_set1_epi8(to.flip as i8)));
+                }
+            }
             $($more)*
         }
     };
@@ -196,6 +226,8 @@ sums256!(
         }
     }
 );
+/// A float of this exponent has a whole number in its low bits: bytes need no conversion.
+const WHOLE: i16 = 0x4b00;
 
 macro_rules! sums512 {
     ($t:ident, $x:ty, $group:literal, $weights:ty, $p:ident: $load:expr, $both:expr, $acc:ident $a:ident $w:ident: $dot:expr) => {
@@ -248,6 +280,35 @@ macro_rules! sums512 {
             unsafe fn dot($acc: Self, $a: __m512i, $w: $weights) -> Self {
                 // SAFETY: as above.
                 $t(unsafe { $dot })
+            }
+            const SHIFT: f32 = 8_388_608.0;
+            #[inline(always)]
+            unsafe fn floats_of_four(p: *const u8, flip: u8) -> [__m512; 4] {
+                // SAFETY: the caller gives 64 bytes.
+                unsafe {
+                    let bytes = _mm512_xor_si512(_mm512_loadu_si512(p.cast()), _mm512_set1_epi8(flip as i8));
+                    let (none, whole) = (_mm512_setzero_si512(), _mm512_set1_epi16(WHOLE));
+                    let (low, high) = (_mm512_unpacklo_epi8(bytes, none), _mm512_unpackhi_epi8(bytes, none));
+                    [
+                        _mm512_castsi512_ps(_mm512_unpacklo_epi16(low, whole)),
+                        _mm512_castsi512_ps(_mm512_unpackhi_epi16(low, whole)),
+                        _mm512_castsi512_ps(_mm512_unpacklo_epi16(high, whole)),
+                        _mm512_castsi512_ps(_mm512_unpackhi_epi16(high, whole)),
+                    ]
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes_of_four(x: [Self; 4], to: Narrow, p: *mut u8) {
+                // SAFETY: the caller gives room for 64 bytes.
+                unsafe {
+                    let zero = _mm512_set1_epi16(to.zero);
+                    let low = _mm512_adds_epi16(_mm512_packs_epi32(x[0].0, x[1].0), zero);
+                    let high = _mm512_adds_epi16(_mm512_packs_epi32(x[2].0, x[3].0), zero);
+                    let bytes =
+                        _mm512_max_epu8(_mm512_packus_epi16(low, high), _mm512_set1_epi8(to.low as i8));
+                    let bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8(to.high as i8));
+                    _mm512_storeu_si512(p.cast(), _mm512_xor_si512(bytes, _mm512_set1_epi8(to.flip as i8)));
+                }
             }
             #[inline(always)]
             unsafe fn load(p: *const i32) -> Self {

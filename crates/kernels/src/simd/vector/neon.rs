@@ -101,6 +101,11 @@ impl Vector for float32x4_t {
         }
     }
     #[inline(always)]
+    unsafe fn zero_below(y: Self, x: Self, limit: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { vbslq_f32(vcltq_f32(x, limit), vdupq_n_f32(0.0), y) }
+    }
+    #[inline(always)]
     unsafe fn max(a: Self, b: Self) -> Self {
         // The maximum instruction would give NaN if either is, and the positive one of two zeros.
         // SAFETY: as above.
