@@ -75,6 +75,9 @@ struct Layout {
 /// One of so many pairs of groups with weights apart is too many for [`Form::Pairs`].
 const MUCH_APART: usize = 8;
 
+/// Columns by which that is judged.
+const SAMPLE: usize = 32;
+
 /// Bytes of a group's weights that are apart.
 const APART: usize = 64;
 
@@ -138,13 +141,21 @@ fn zeros(w: &ByteMatrix<'_>) -> Result<Vec<i32>, KernelError> {
 impl ByteWeights {
     /// Packs a matrix for kernels at the pool's level, its threads sharing the work.
     pub fn pack(pool: &Pool, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
-        let packed = ByteWeights::pack_as(pool, Form::best(pool.level(), w.channels), w)?;
-        // What is apart is multiplied once more for each part of the activation: where it is much, words are faster.
-        let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
-        if packed.form == Form::Pairs && packed.groups_apart().count() > twos / MUCH_APART {
-            return ByteWeights::pack_as(pool, Form::Words, w);
+        let mut form = Form::best(pool.level(), w.channels);
+        if form == Form::Pairs {
+            // What is apart is multiplied once more for each part of the activation: where it is much, words are
+            // faster. The first columns stand for all.
+            let zeros = if w.zeros.len() > 1 { &w.zeros[..w.zeros.len().min(SAMPLE)] } else { w.zeros };
+            let some = ByteMatrix { columns: w.columns.min(SAMPLE), zeros, ..*w };
+            let packed = ByteWeights::pack_as(pool, form, &some)?;
+            let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
+            if packed.groups_apart().count() > twos / MUCH_APART {
+                form = Form::Words;
+            } else if some.columns == w.columns {
+                return Ok(packed);
+            }
         }
-        Ok(packed)
+        ByteWeights::pack_as(pool, form, w)
     }
 
     pub(crate) fn pack_as(pool: &Pool, form: Form, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
@@ -363,16 +374,40 @@ fn pack_panel(
         }
         for j in 0..p.columns {
             let column = &w.data[first + j * column_stride..];
-            let mut total = 0;
-            for c in 0..w.channels {
-                let x = column[c * channel_stride] ^ flip;
-                rows[(c / group * width + j) * group + c % group] = x;
-                total += i32::from(x as i8);
-            }
-            totals[j] += total;
+            totals[j] += match group {
+                4 => pack_column::<4>(w, column, flip, &mut rows[j * group..], width),
+                _ => pack_column::<2>(w, column, flip, &mut rows[j * group..], width),
+            };
         }
     }
     for (to, total) in sums.iter_mut().zip(totals) {
         *to = total.to_ne_bytes();
     }
+}
+
+/// Packs a column of one tap, and says what its weights add up to.
+fn pack_column<const GROUP: usize>(
+    w: &ByteMatrix<'_>,
+    column: &[u8],
+    flip: u8,
+    rows: &mut [u8],
+    width: usize,
+) -> i32 {
+    let stride = w.strides[1];
+    let (mut total, whole) = (0, w.channels / GROUP);
+    for g in 0..whole {
+        let from = &column[g * GROUP * stride..][..(GROUP - 1) * stride + 1];
+        let mut to = [0; GROUP];
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = from[i * stride] ^ flip;
+            total += i32::from(*to as i8);
+        }
+        rows[g * GROUP * width..][..GROUP].copy_from_slice(&to);
+    }
+    for c in whole * GROUP..w.channels {
+        let x = column[c * stride] ^ flip;
+        rows[whole * GROUP * width + c % GROUP] = x;
+        total += i32::from(x as i8);
+    }
+    total
 }
