@@ -108,9 +108,9 @@ pub struct OptimizeArgs {
     /// Weights that share a scale, for int4-weights
     #[arg(long, value_name = "N", default_value = "32")]
     pub group: usize,
-    /// Give 4-bit weights zero points, for four more bits a group
+    /// Give 4-bit weights no zero points: four bits less a group, and a larger error
     #[arg(long)]
-    pub zero_points: bool,
+    pub no_zero_points: bool,
     /// One scale for a whole weight, not one for each of its output channels
     #[arg(long)]
     pub per_tensor: bool,

@@ -137,7 +137,7 @@ impl<'a> Work<'a> {
             .per_channel(!a.per_tensor)
             .signed_activations(a.signed_activations || a.target == TargetArg::Arm64)
             .seven_bit_weights(matches!(a.target, TargetArg::X86Avx2 | TargetArg::Portable))
-            .zero_points(a.zero_points);
+            .zero_points(!a.no_zero_points);
         for name in &a.exclude {
             q = q.exclude(name);
         }
