@@ -3,7 +3,8 @@
 //! Rows of the activation become words of 16 bits, by a scale of their own: their rounding, 1.6e-5 of the row's
 //! largest number at most, is far below that of the weights. Sums of a block are exact; blocks add up in floats.
 
-use super::tile::{self, Form, Job, MAX_COLUMNS};
+use super::form::{self, Form, Job};
+use super::tile::MAX_COLUMNS;
 use super::weights::Panel;
 use crate::channels_last::conv::finish::{Parts, Side};
 use crate::channels_last::conv::rows::Rows;
@@ -223,7 +224,7 @@ pub fn linear(
                         let (words, sums) =
                             (all_words.part(i * steps, steps), all_sums.part(i * blocks, blocks));
                         let x = &x[i * pitch..][..w.depth];
-                        let scale = tile::run(Form::Words, w.level, ToWords { w, x, words, sums });
+                        let scale = form::run(Form::Words, w.level, ToWords { w, x, words, sums });
                         all_scales.part(i, 1)[0] = scale;
                     }
                 }
@@ -235,7 +236,7 @@ pub fn linear(
             let tasks = if threads == 1 { 1 } else { (4 * threads).min(w.panels.len()) };
             let run = |task: usize| {
                 let panels = task * w.panels.len() / tasks..(task + 1) * w.panels.len() / tasks;
-                tile::run(
+                form::run(
                     Form::Words,
                     w.level,
                     Block { w, x: &x, first: panels.start, count: panels.len(), rows, target: &target },

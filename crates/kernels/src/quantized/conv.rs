@@ -7,7 +7,8 @@ use super::ByteWeights;
 use super::after::{self, Target};
 use super::apart::{self, Apart, Group, Lacking, Lists, Parts};
 use super::fill::{Geometry, Order};
-use super::tile::{self, Finish, Form, Job, MAX_COLUMNS, MAX_ROWS, Room, Steps, Tile};
+use super::form::{self, Form, Job};
+use super::tile::{self, Finish, MAX_COLUMNS, MAX_ROWS, Room, Steps, Tile};
 use crate::conv::{ConvShape, Window};
 use crate::epilogue::Epilogue;
 use crate::error::{KernelError, at_least, extent};
@@ -247,7 +248,7 @@ fn share(
                         let (runs, lines) = (&runs, lines);
                         let job =
                             Block { g, source, image, lines, w, panels, runs, places, finish, target, rooms };
-                        tile::run(w.form, w.level, job);
+                        form::run(w.form, w.level, job);
                     })
                 })
             })

@@ -13,7 +13,8 @@ pub use pairs::ByteDepthwise;
 use super::after::{limits, to_bytes};
 use super::conv::{Bytes, Output, Scaling};
 use super::elementwise::{Real, dequantize_here};
-use super::tile::{self, Form, Job, Steps};
+use super::form::{self, Form, Job};
+use super::tile::Steps;
 use crate::channels_last::depthwise::{Band, Lines, rows};
 use crate::channels_last::fused::Fused;
 use crate::conv::ConvShape;
@@ -229,7 +230,7 @@ pub fn depthwise(
                     Target::Bytes(out, steps) => Some((*steps, unsafe { out.as_ptr().add(at) })),
                     _ => None,
                 };
-                tile::run(Form::Words, level, Finish { sums: &mut *sums, scales, bias, bytes });
+                form::run(Form::Words, level, Finish { sums: &mut *sums, scales, bias, bytes });
                 let (Target::Floats(_, epilogue) | Target::Later(_, epilogue, _, _)) = &target else {
                     return;
                 };
@@ -242,7 +243,7 @@ pub fn depthwise(
                     Target::Later(out, _, steps, scale) => {
                         // SAFETY: as above.
                         let to = unsafe { out.as_ptr().add(at) };
-                        tile::run(Form::Words, level, Later { x: sums, scale: *scale, steps: *steps, to });
+                        form::run(Form::Words, level, Later { x: sums, scale: *scale, steps: *steps, to });
                     }
                     Target::Bytes(..) => {}
                 }

@@ -2,7 +2,8 @@
 
 use super::after::to_bytes;
 use super::conv::{Bytes, Quantized};
-use super::tile::{self, Form, Job, Steps};
+use super::form::{self, Form, Job};
+use super::tile::Steps;
 use crate::elementwise::GRAIN;
 use crate::error::{KernelError, exact};
 use crate::simd::integer::{Narrow, Sums};
@@ -81,14 +82,14 @@ pub fn dequantize(pool: &Pool, x: Real<'_>, out: &mut [f32]) -> Result<(), Kerne
     pool.split(len, GRAIN, |r| {
         // SAFETY: parts are disjoint.
         let to = unsafe { shards.part(r.start, r.len()) };
-        tile::run(Form::Words, pool.level(), FromBytes { x: x.part(&r), to });
+        form::run(Form::Words, pool.level(), FromBytes { x: x.part(&r), to });
     });
     Ok(())
 }
 
 /// As [`dequantize`], on the caller's thread.
 pub(crate) fn dequantize_here(level: crate::simd::Level, x: Real<'_>, to: &mut [f32]) {
-    tile::run(Form::Words, level, FromBytes { x, to });
+    form::run(Form::Words, level, FromBytes { x, to });
 }
 
 struct ToBytes<'a> {
@@ -116,7 +117,7 @@ pub fn quantize(pool: &Pool, x: &[f32], to: Quantized, out: &mut [u8]) -> Result
     pool.split(len, GRAIN, |r| {
         // SAFETY: parts are disjoint.
         let part = unsafe { shards.part(r.start, r.len()) };
-        tile::run(Form::Words, pool.level(), ToBytes { x: &x[r], scale: to.scale, steps, to: part });
+        form::run(Form::Words, pool.level(), ToBytes { x: &x[r], scale: to.scale, steps, to: part });
     });
     Ok(())
 }
@@ -157,7 +158,7 @@ impl Job for Range<'_> {
 pub fn range(pool: &Pool, x: &[f32]) -> (f32, u8) {
     let ends = Mutex::new([0.0f32; 2]);
     pool.split(x.len(), GRAIN, |r| {
-        let [low, high] = tile::run(Form::Words, pool.level(), Range(&x[r]));
+        let [low, high] = form::run(Form::Words, pool.level(), Range(&x[r]));
         let mut ends = ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *ends = [ends[0].min(low), ends[1].max(high)];
     });
@@ -281,7 +282,7 @@ pub fn binary(
         let to_part = unsafe { shards.part(r.start, r.len()) };
         let (a, b) = (a.part(&r), b.part(&r));
         let job = OfBoth { kind, a, b, low, scale: to.scale, steps, narrow, to: to_part };
-        tile::run(Form::Words, pool.level(), job);
+        form::run(Form::Words, pool.level(), job);
     });
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod conv;
 pub mod depthwise;
 pub mod elementwise;
 mod fill;
+pub(crate) mod form;
 pub mod pool;
 pub(crate) mod tile;
 pub mod weights;

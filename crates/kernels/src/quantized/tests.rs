@@ -1,6 +1,6 @@
 //! Integer products against plain loops: sums have no tolerance, and what follows them repeats their arithmetic.
 
-use super::tile::Form;
+use super::form::Form;
 use super::*;
 use crate::conv::{ConvShape, Window};
 use crate::elementwise::UnaryOp;

@@ -1,7 +1,7 @@
 //! Integer weights packed for the register tile.
 
 use super::apart;
-use super::tile::Form;
+use super::form::Form;
 use crate::error::KernelError;
 use crate::packed::Packed;
 use crate::simd::Level;

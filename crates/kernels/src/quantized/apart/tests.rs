@@ -1,7 +1,7 @@
 //! Nothing is lost by what is set apart, and what stays fits.
 
 use super::*;
-use crate::quantized::tile::{self, Form, Job};
+use crate::quantized::form::{self, Form, Job};
 use crate::simd::Level;
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ proptest! {
             let mut parts = Parts {
                 narrow: &mut narrow, more: &mut more, less: &mut less, bits: [&mut above, &mut below],
             };
-            tile::run(form, Level::best(), Narrow(&mut parts, base));
+            form::run(form, Level::best(), Narrow(&mut parts, base));
             for at in 0..len {
                 prop_assert!(narrow[at] <= NARROW && more[at] < NARROW && less[at] < NARROW);
                 let sum = i32::from(base) + i32::from(narrow[at]) + i32::from(more[at]) - i32::from(less[at]);

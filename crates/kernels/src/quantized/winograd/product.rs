@@ -1,6 +1,7 @@
 //! The products behind a tile: rows of transformed inputs by a panel of transformed weights.
 
-use crate::quantized::tile::{Form, MAX_ROWS};
+use crate::quantized::form::Form;
+use crate::quantized::tile::MAX_ROWS;
 use crate::simd::Level;
 use crate::simd::integer::Sums;
 use crate::simd::integer::pairs::Pairs;

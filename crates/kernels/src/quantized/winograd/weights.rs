@@ -5,7 +5,7 @@ use super::transform;
 use crate::conv::ConvShape;
 use crate::error::KernelError;
 use crate::packed::Packed;
-use crate::quantized::tile::Form;
+use crate::quantized::form::Form;
 use crate::quantized::weights::{ByteMatrix, Panel};
 use crate::simd::Level;
 use crate::threads::{Pool, Shards};
