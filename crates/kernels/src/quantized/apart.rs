@@ -5,7 +5,7 @@
 //! of a layer lie within half of their range and weights seldom are large side by side, so that the few others
 //! cost less than wider products of all would.
 
-use super::tile::Tile;
+use super::tile::Part;
 use crate::scratch::Plain;
 use crate::simd::integer::{NARROW, Sums};
 
@@ -162,17 +162,15 @@ pub(crate) struct Apart<'a> {
     pub places: &'a [u32],
     /// Those parts, two vectors for each group.
     pub weights: *const i8,
-    /// What the narrow range does not hold of the rows.
-    pub lacking: [Groups<'a>; 2],
+    /// What the narrow range does not hold, and the number of the rows' first part there.
+    pub lacking: [Lists<'a>; 2],
+    pub first: usize,
 }
 
 impl Apart<'_> {
     /// Nothing.
-    pub(crate) const NONE: Apart<'static> = Apart {
-        places: &[],
-        weights: std::ptr::null(),
-        lacking: [Groups { groups: &[], later: 0, negative: false }; 2],
-    };
+    pub(crate) const NONE: Apart<'static> =
+        Apart { places: &[], weights: std::ptr::null(), lacking: [Lists::NONE; 2], first: 0 };
 }
 
 /// Adds the products of weights behind the panel, with all parts of the elements.
@@ -181,17 +179,18 @@ impl Apart<'_> {
 /// As [`super::tile::tile`].
 #[inline(always)]
 pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
-    t: &Tile<'_, S::X>,
+    apart: &Apart<'_>,
+    part: &Part<'_, S::X>,
     acc: &mut [[S; NV]; MR],
 ) {
-    let mut weights = t.apart.weights;
-    for &place in t.apart.places {
+    let mut weights = apart.weights;
+    for &place in apart.places {
         // SAFETY: each group lies in the rows' runs and has two vectors of weights.
         unsafe {
-            add_group(t, place as usize, weights, false, acc);
-            for lacking in &t.apart.lacking {
+            add_group(part.rows, place as usize, weights, false, acc);
+            for lacking in &part.lacking {
                 if !lacking.groups.is_empty() {
-                    add_group(t, place as usize + lacking.later, weights, lacking.negative, acc);
+                    add_group(part.rows, place as usize + lacking.later, weights, lacking.negative, acc);
                 }
             }
             weights = weights.add(2 * S::LANES * S::GROUP);
@@ -205,15 +204,16 @@ pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
 /// As [`super::tile::tile`].
 #[inline(always)]
 pub(crate) unsafe fn add_lacking<S: Sums, const MR: usize, const NV: usize>(
-    t: &Tile<'_, S::X>,
+    b: *const i8,
+    rows: &[*const S::X],
     lacking: &Groups<'_>,
     acc: &mut [[S; NV]; MR],
 ) {
     for group in lacking.groups {
         // SAFETY: the group lies in a run of the rows and has its weights in the panel.
         unsafe {
-            let weights = t.b.add(group.number as usize * NV * S::LANES * S::GROUP);
-            add_group(t, group.place as usize + lacking.later, weights, lacking.negative, acc);
+            let weights = b.add(group.number as usize * NV * S::LANES * S::GROUP);
+            add_group(rows, group.place as usize + lacking.later, weights, lacking.negative, acc);
         }
     }
 }
@@ -222,7 +222,7 @@ pub(crate) unsafe fn add_lacking<S: Sums, const MR: usize, const NV: usize>(
 /// There are the vectors' weights, and the rows' elements.
 #[inline(always)]
 unsafe fn add_group<S: Sums, const MR: usize, const NV: usize>(
-    t: &Tile<'_, S::X>,
+    rows: &[*const S::X],
     place: usize,
     weights: *const i8,
     negative: bool,
@@ -235,7 +235,7 @@ unsafe fn add_group<S: Sums, const MR: usize, const NV: usize>(
             w[v] = S::weights(weights.add(v * S::LANES * S::GROUP));
         }
         for i in 0..MR {
-            let x = S::spread(t.rows.get_unchecked(i).add(place));
+            let x = S::spread(rows.get_unchecked(i).add(place));
             for v in 0..NV {
                 acc[i][v] = S::dot_signed(acc[i][v], x, w[v], negative);
             }

@@ -380,12 +380,14 @@ impl Block<'_> {
         later: usize,
         negative: bool,
     ) -> Lists<'b> {
-        let (mut count, rows, tiles) = (0, windows.len(), first.len() - 1);
-        for i in 0..tiles {
-            first[i] = count as u32;
-            count = all.list(&windows[i * rows / tiles..(i + 1) * rows / tiles], count, groups);
+        let mut count = 0;
+        for (first, windows) in first.iter_mut().zip(windows.chunks(self.w.form.rows(self.w.level))) {
+            *first = count as u32;
+            count = all.list(windows, count, groups);
         }
-        first[tiles] = count as u32;
+        if let Some(last) = first.last_mut() {
+            *last = count as u32;
+        }
         Lists { first, groups: &groups[..count], later, negative }
     }
 
@@ -395,7 +397,8 @@ impl Block<'_> {
     unsafe fn panels<S: Sums>(&self, from: Copied<'_, S::X>) {
         let Copied { copy, windows, sums, lacking } = from;
         let count = windows.len();
-        let tiles = count.div_ceil(self.w.form.rows(self.w.level));
+        let part = self.w.form.rows(self.w.level);
+        let together = MAX_ROWS / part * part;
         let first = (self.image * self.g.lines()[1] + self.lines.start) * self.g.line();
         let mut room = Room([0; MAX_ROWS * MAX_COLUMNS]);
         let mut side = self.target.side();
@@ -403,8 +406,8 @@ impl Block<'_> {
         for p in &self.w.panels[self.panels.clone()] {
             let b = self.w.panel(p);
             let (places, weights) = (&self.places[p.apart[0]..][..p.apart[1]], self.w.weights_apart(p));
-            for i in 0..tiles {
-                let rows = i * count / tiles..(i + 1) * count / tiles;
+            for start in (0..count).step_by(together) {
+                let rows = start..(start + together).min(count);
                 let mut starts = [std::ptr::null(); MAX_ROWS];
                 for (to, &window) in starts.iter_mut().zip(&windows[rows.clone()]) {
                     debug_assert!(window as usize + last <= copy.len());
@@ -421,7 +424,7 @@ impl Block<'_> {
                     column: p.column,
                     columns: p.columns,
                     row_sums: if sums.is_empty() { &[] } else { &sums[rows.clone()] },
-                    apart: Apart { places, weights, lacking: [lacking[0].of(i), lacking[1].of(i)] },
+                    apart: Apart { places, weights, lacking, first: start / part },
                     to,
                 };
                 // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for

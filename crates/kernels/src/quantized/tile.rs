@@ -1,7 +1,7 @@
 //! The register tile of integer products: a few rows of the activation by one or two vectors of columns, over
 //! the whole depth, and what turns its sums into results.
 
-use super::apart::{self, Apart};
+use super::apart::{self, Apart, Groups};
 use crate::channels_last::conv::tile::Finish as Floats;
 use crate::simd::integer::{Narrow, Sums};
 use crate::simd::vector::Vector;
@@ -59,7 +59,7 @@ pub(crate) struct Finish<'a> {
     pub zeros: &'a [i32],
 }
 
-/// One tile.
+/// One tile, or a few below each other that share what comes before and after their sums.
 pub(crate) struct Tile<'a, X> {
     /// Where each row's activation begins.
     pub rows: &'a [*const X],
@@ -78,6 +78,13 @@ pub(crate) struct Tile<'a, X> {
     pub to: To,
 }
 
+/// Some rows of a tile, as many as there are registers for.
+pub(crate) struct Part<'a, X> {
+    pub rows: &'a [*const X],
+    /// What the narrow range does not hold of them.
+    pub lacking: [Groups<'a>; 2],
+}
+
 /// Room for a tile's sums, in whole cache lines.
 #[repr(align(64))]
 pub(crate) struct Room(pub [i32; MAX_ROWS * MAX_COLUMNS]);
@@ -85,8 +92,9 @@ pub(crate) struct Room(pub [i32; MAX_ROWS * MAX_COLUMNS]);
 #[inline(always)]
 unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
     t: &Tile<'_, S::X>,
+    part: &Part<'_, S::X>,
     starts: &[i32],
-    room: &mut Room,
+    to: *mut i32,
 ) {
     // SAFETY: all pointer steps stay inside what the contract of `tile` gives.
     unsafe {
@@ -95,18 +103,18 @@ unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
             start[v] = first(&starts[(v * S::LANES).min(starts.len())..]);
         }
         let mut acc = [start; MR];
-        products::<S, MR, NV>(t, &mut acc);
+        products::<S, MR, NV>(t, part.rows, &mut acc);
         if S::PAIRED {
-            apart::add_weights::<S, MR, NV>(t, &mut acc);
-            for lacking in &t.apart.lacking {
+            apart::add_weights::<S, MR, NV>(&t.apart, part, &mut acc);
+            for lacking in &part.lacking {
                 if !lacking.groups.is_empty() {
-                    apart::add_lacking::<S, MR, NV>(t, lacking, &mut acc);
+                    apart::add_lacking::<S, MR, NV>(t.b, part.rows, lacking, &mut acc);
                 }
             }
         }
         for i in 0..MR {
             for v in 0..NV {
-                acc[i][v].store(room.0.as_mut_ptr().add((i * NV + v) * S::LANES));
+                acc[i][v].store(to.add((i * NV + v) * S::LANES));
             }
         }
     }
@@ -117,7 +125,11 @@ unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn products<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>, acc: &mut [[S; NV]; MR]) {
+unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
+    t: &Tile<'_, S::X>,
+    rows: &[*const S::X],
+    acc: &mut [[S; NV]; MR],
+) {
     // SAFETY: all pointer steps stay inside what the contract of `tile` gives.
     unsafe {
         let step = NV * S::LANES * S::GROUP;
@@ -126,7 +138,7 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(t: &Tile<'_, S::X>
             // The pointers are to the end, so that one counter, which ends at zero, serves all addresses.
             let mut a = [std::ptr::null::<S::X>(); MR];
             for i in 0..MR {
-                a[i] = t.rows.get_unchecked(i).add(run + t.depth);
+                a[i] = rows.get_unchecked(i).add(run + t.depth);
             }
             let mut k = -((t.depth * size_of::<S::X>()) as isize);
             let group = (S::GROUP * size_of::<S::X>()) as isize;
@@ -391,27 +403,45 @@ unsafe fn store<S: Sums>(x: S, to: *mut i32, n: usize) {
     }
 }
 
-/// Computes one tile.
+/// Rows that there are registers for.
+const fn most_rows<S: Sums>() -> usize {
+    match S::LANES {
+        16 => MAX_ROWS,
+        8 if S::PAIRED => 4,
+        8 => 6,
+        _ if cfg!(target_arch = "aarch64") => 8,
+        _ => 4,
+    }
+}
+
+/// Computes one tile, or a few: parts of [`super::form::Form::rows`] rows, of which the last may have less.
 ///
 /// # Safety
-/// `S`'s instructions are available. There are 1 to [`super::form::Form::rows`] rows, each with `depth` readable elements,
-/// whole groups, at every run; the panel of one or two vectors has weights for all of that; the target has
-/// room for the rows' columns, of which there are `1..=vectors * LANES`, and nobody else touches it meanwhile.
+/// `S`'s instructions are available. There are 1 to [`MAX_ROWS`] rows, each with `depth` readable elements, whole
+/// groups, at every run; the panel of one or two vectors has weights for all of that; the target has room for the
+/// rows' columns, of which there are `1..=vectors * LANES`, and nobody else touches it meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mut Room) {
     let starts = &f.starts[t.column..t.column + t.columns];
-    macro_rules! by_size {
-        ($($rows:literal)+) => {
-            match (t.vectors, t.rows.len()) {
-                // SAFETY: forwarded from the caller.
-                $((2, $rows) => unsafe { sums_within::<S, $rows, 2>(t, starts, room) },)+
-                // SAFETY: as above.
-                $((1, $rows) => unsafe { sums_within::<S, $rows, 1>(t, starts, room) },)+
-                _ => unreachable!("a tile is no larger than its form allows"),
-            }
-        };
+    let mut at = 0;
+    for rows in t.rows.chunks(most_rows::<S>()) {
+        let number = t.apart.first + at / most_rows::<S>();
+        let part = Part { rows, lacking: [t.apart.lacking[0].of(number), t.apart.lacking[1].of(number)] };
+        let to = room.0[at * t.vectors * S::LANES..].as_mut_ptr();
+        macro_rules! by_size {
+            ($($rows:literal)+) => {
+                match (t.vectors, rows.len()) {
+                    // SAFETY: forwarded from the caller.
+                    $((2, $rows) => unsafe { sums_within::<S, $rows, 2>(t, &part, starts, to) },)+
+                    // SAFETY: as above.
+                    $((1, $rows) => unsafe { sums_within::<S, $rows, 1>(t, &part, starts, to) },)+
+                    _ => unreachable!("a tile is no larger than its form allows"),
+                }
+            };
+        }
+        by_size!(1 2 3 4 5 6 7 8 9 10 11 12);
+        at += rows.len();
     }
-    by_size!(1 2 3 4 5 6 7 8 9 10 11 12);
     // SAFETY: as above.
     unsafe { finish::<S>(t, f, &room.0) }
 }
@@ -420,19 +450,13 @@ pub(crate) unsafe fn tile<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &mu
 #[inline(always)]
 unsafe fn sums_within<S: Sums, const MR: usize, const NV: usize>(
     t: &Tile<'_, S::X>,
+    part: &Part<'_, S::X>,
     starts: &[i32],
-    room: &mut Room,
+    to: *mut i32,
 ) {
-    let most = match S::LANES {
-        16 => MAX_ROWS,
-        8 if S::PAIRED => 4,
-        8 => 6,
-        _ if cfg!(target_arch = "aarch64") => 8,
-        _ => 4,
-    };
-    if MR <= most {
+    if MR <= most_rows::<S>() {
         // SAFETY: forwarded.
-        unsafe { sums::<S, MR, NV>(t, starts, room) }
+        unsafe { sums::<S, MR, NV>(t, part, starts, to) }
     } else {
         unreachable!("a tile is no larger than its form allows")
     }
