@@ -3,7 +3,9 @@
 use super::Sums;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Pairs256, Pairs512};
-use crate::simd::{Level, Tier};
+use crate::simd::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Tier;
 
 /// The words of the architecture's own baseline.
 #[cfg(target_arch = "aarch64")]
