@@ -142,6 +142,7 @@ impl ByteWeights {
     /// Packs a matrix for kernels at the pool's level, its threads sharing the work.
     pub fn pack(pool: &Pool, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
         let mut form = Form::best(pool.level(), w.channels);
+        let mut room = None;
         if form == Form::Pairs {
             // What is apart is multiplied once more for each part of the activation: where it is much, words are
             // faster. The first columns stand for all.
@@ -149,16 +150,29 @@ impl ByteWeights {
             let some = ByteMatrix { columns: w.columns.min(SAMPLE), zeros, ..*w };
             let packed = ByteWeights::pack_as(pool, form, &some)?;
             let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
-            if packed.groups_apart().count() > twos / MUCH_APART {
+            let apart = packed.groups_apart().count();
+            if apart > twos / MUCH_APART {
                 form = Form::Words;
             } else if some.columns == w.columns {
                 return Ok(packed);
             }
+            // A third more than the first columns have: packing begins anew where that is too little.
+            room = Some(apart.saturating_mul(w.columns) / some.columns.max(1) * 4 / 3 + 16);
         }
-        ByteWeights::pack_as(pool, form, w)
+        ByteWeights::pack_with(pool, form, w, room)
     }
 
     pub(crate) fn pack_as(pool: &Pool, form: Form, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
+        ByteWeights::pack_with(pool, form, w, None)
+    }
+
+    /// Packs with room for so many groups that are apart at first.
+    fn pack_with(
+        pool: &Pool,
+        form: Form,
+        w: &ByteMatrix<'_>,
+        room: Option<usize>,
+    ) -> Result<ByteWeights, KernelError> {
         let level = pool.level();
         let last = [w.taps, w.channels, w.columns].iter().zip(w.strides).try_fold(0usize, |at, (&n, s)| {
             n.checked_sub(1).and_then(|n| n.checked_mul(s)).and_then(|n| n.checked_add(at))
@@ -170,7 +184,11 @@ impl ByteWeights {
         let padded = w.channels.next_multiple_of(form.filled());
         let depth = w.taps.checked_mul(padded).ok_or(KernelError::Overflow("packed weights"))?;
         let (mut panels, len) = panels(form, level, depth, w.columns)?;
-        let mut layout = Layout::new(len, w.columns, panels.len(), first_room(form, &panels, depth))?;
+        let room = match room {
+            Some(room) if form == Form::Pairs => room,
+            _ => first_room(form, &panels, depth),
+        };
+        let mut layout = Layout::new(len, w.columns, panels.len(), room)?;
         loop {
             let mut needed = 0;
             let data = Packed::build_bytes(layout.end, |room| {
