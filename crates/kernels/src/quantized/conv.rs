@@ -269,7 +269,11 @@ struct Runs {
 impl Runs {
     /// Where a step of depth lies after the window.
     fn after(&self, step: usize) -> u32 {
-        (self.starts[step / self.depth] + step % self.depth) as u32
+        // Nearly all products have a single run, and need no division.
+        match self.starts[..] {
+            [start] => (start + step) as u32,
+            _ => (self.starts[step / self.depth] + step % self.depth) as u32,
+        }
     }
 }
 
