@@ -94,10 +94,13 @@ def main():
     text = "\n".join(lines)
     print(text)
     if a.markdown:
+        # Tables of other scripts stand behind the next heading.
+        before = open(a.markdown).read() if os.path.exists(a.markdown) else ""
+        rest = before.find("\n# ")
         with open(a.markdown, "w") as f:
             f.write("# Small models, quantized and pruned\nPercent right on held-out data (R2 in percent for the regressor), "
                     "nothing trained afterwards. By `benches/peers/small.py --bin PATH/TO/tensormill --markdown "
-                    "docs/benchmarks/small.md`.\n\n" + text + "\n")
+                    "docs/benchmarks/small.md`.\n\n" + text + "\n" + (before[rest:] if rest >= 0 else ""))
 
 
 if __name__ == "__main__":
