@@ -1,6 +1,8 @@
 //! How fast products of bytes are, beside those of floats and beside what the processor can do.
 //!
-//! `cargo run --release -p tensormill-kernels --example integers [THREADS [INPUT_CHANNELS]]`
+//! `cargo run --release -p tensormill-kernels --example integers [THREADS [INPUT_CHANNELS [CALM]]]`
+//!
+//! The larger CALM, the nearer the activation is to its zero point: 10 is like layers, 2 is like noise.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,8 +1,8 @@
 //! Products of small integers with exact sums, and what leads to them and away from them.
 //!
 //! Weights are packed as i8; bytes with a sign and without differ in their highest bit only, so that one of
-//! both is enough. A zero point is taken off the sums of whole products, never off the elements; only Winograd's transforms,
-//! whose words have room for that, begin with the difference.
+//! both is enough. A zero point is taken off the sums of whole products, never off the elements; only Winograd's
+//! transforms, whose words have room for that, begin with the difference.
 
 mod after;
 mod apart;

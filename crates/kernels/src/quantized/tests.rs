@@ -34,7 +34,8 @@ fn calm(len: usize, seed: u64, zero: u8, far: u8) -> Vec<u8> {
     near.iter().zip(&other).map(of).collect()
 }
 
-fn number(x: u8, signed: bool) -> i64 {
+/// What a byte stands for.
+pub(super) fn number(x: u8, signed: bool) -> i64 {
     if signed { i64::from(x as i8) } else { i64::from(x) }
 }
 

@@ -5,6 +5,7 @@ use super::{ByteDepthwise, depthwise};
 use crate::conv::{ConvShape, Window};
 use crate::elementwise::UnaryOp;
 use crate::epilogue::{Epilogue, Step};
+use crate::quantized::tests::number;
 use crate::simd::Level;
 use crate::simd::integer::paired;
 use crate::threads::Pool;
@@ -26,10 +27,6 @@ fn bytes(len: usize, seed: u64, kind: u8) -> Vec<u8> {
             }
         })
         .collect()
-}
-
-fn number(x: u8, signed: bool) -> i64 {
-    if signed { i64::from(x as i8) } else { i64::from(x) }
 }
 
 #[derive(Debug, Clone)]

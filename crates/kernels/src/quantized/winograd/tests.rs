@@ -4,6 +4,7 @@ use super::*;
 use crate::conv::Window;
 use crate::elementwise::UnaryOp;
 use crate::epilogue::{Epilogue, Step};
+use crate::quantized::tests::number;
 use crate::quantized::{ByteMatrix, ByteWeights, Order, Quantized, conv as direct};
 use crate::simd::Level;
 use proptest::prelude::*;
@@ -30,10 +31,6 @@ fn bytes(len: usize, seed: u64, kind: u8) -> Vec<u8> {
             }
         })
         .collect()
-}
-
-fn number(x: u8, signed: bool) -> i64 {
-    if signed { i64::from(x as i8) } else { i64::from(x) }
 }
 
 #[derive(Debug, Clone)]
