@@ -224,7 +224,9 @@ fn layer(
     let packed = ConvWeights::pack(pool, &s, &weights, algorithm).expect("pack");
     let packing = start.elapsed().as_secs_f64();
     let copies = if cold { (96 << 20) / packed.bytes() + 1 } else { 1 };
-    let packed = vec![packed; copies];
+    // A clone would share its memory.
+    let again = || ConvWeights::pack(pool, &s, &weights, algorithm).expect("pack");
+    let packed: Vec<_> = std::iter::once(packed).chain((1..copies).map(|_| again())).collect();
     let mut turn = 0;
     let mut out = vec![0.0; s.output_len()];
     let steps = [Step::bias_columns(&bias), Step::Unary(activation)];

@@ -170,7 +170,7 @@ unsafe fn multiply(
                     columns: count,
                     finish: Finish::NONE,
                     // Everything is near already.
-                    ahead: 0,
+                    ahead: [0; 2],
                 };
                 // SAFETY: pointers and panels go as deep as the caller and the first check promise; rows
                 // of the result are there by the second.

@@ -258,7 +258,7 @@ impl Run<'_> {
                     height: of.len(),
                     columns: width,
                     finish: Finish::NONE,
-                    ahead: tile::ahead(ahead, width, i, tiles),
+                    ahead: tile::ahead(level, ahead, width, i, tiles),
                 };
                 // SAFETY: behind each pointer is half the depth, the piece has as many rows, and the products'
                 // room whole rows of the panel.

@@ -201,7 +201,7 @@ impl Run<'_> {
                             height: rows.len(),
                             columns: width,
                             finish: Finish::NONE,
-                            ahead: tile::ahead((depth * width) as isize, width, i, groups),
+                            ahead: tile::ahead(level, (depth * width) as isize, width, i, groups),
                         };
                         // SAFETY: the inputs have `depth` floats in each row, the panel as many rows at
                         // each place, and the products room for whole rows of it.

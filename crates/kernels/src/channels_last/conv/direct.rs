@@ -270,7 +270,7 @@ pub(crate) fn block(
                         height: rows.len(),
                         columns: p.columns,
                         finish: if last { parts.finish(row, p.column) } else { Finish::NONE },
-                        ahead: tile::ahead(floats as isize, width, i, tiles),
+                        ahead: tile::ahead(w.level, floats as isize, width, i, tiles),
                     };
                     // SAFETY: the table has the rows' pointers, each with a run behind it; the panel's
                     // piece is in the weights; this task alone writes these pixels' channels.

@@ -48,12 +48,6 @@ pub(crate) fn most_rows(level: Level, vectors: usize) -> usize {
 /// Whether the baseline has 32 vector registers.
 const NEON: bool = cfg!(target_arch = "aarch64");
 
-/// Floats that a tile brings near during four steps of depth: as much as a panel of two vectors has there.
-/// Where vectors are short, a tile has few multiplications for each instruction: its neighbours share.
-const fn ahead_of(lanes: usize) -> usize {
-    if lanes < 16 { LINE } else { 4 * LINE }
-}
-
 /// Floats of a cache line.
 const LINE: usize = 16;
 
@@ -65,10 +59,20 @@ const FEW_ROWS: usize = 2;
 /// How many floats before their use the weights of few rows are asked for.
 const STREAM: usize = 512;
 
-/// What tile `i` of `tiles` brings near, of the floats that lie `apart` from those that all of them use: a share
-/// of each four steps' floats, so that the fetching is even.
-pub(crate) fn ahead(apart: isize, width: usize, i: usize, tiles: usize) -> isize {
-    apart + (4 * width * i / tiles / LINE * LINE) as isize
+/// What tile `i` of `tiles` brings near in two places, of the floats that lie `apart` from those that all of them
+/// use. Of each four steps' lines every one has its tile, so that the fetching is even and none is asked for
+/// twice, which costs as much as one that is far away; if tiles are few, some are left to the processor.
+pub(crate) fn ahead(level: Level, apart: isize, width: usize, i: usize, tiles: usize) -> [isize; 2] {
+    if lanes(level) == 16 {
+        // Twelve rows leave a register for one place, from which four lines are brought.
+        return [apart + (4 * width * i / tiles / LINE * LINE) as isize; 2];
+    }
+    let lines = (4 * width).div_ceil(LINE);
+    let first = (i * lines).div_ceil(tiles);
+    let count = ((i + 1) * lines).div_ceil(tiles) - first;
+    // Where the tile's own panel is, nothing has to be brought.
+    let line = |l: usize| if l < count { apart + ((first + l) * LINE) as isize } else { 0 };
+    [line(0), line(1)]
 }
 
 /// What happens to a finished tile on its way out, in this order.
@@ -139,8 +143,8 @@ pub(crate) struct Tile {
     /// Columns that exist; the panel is full width whatever this is.
     pub columns: usize,
     pub finish: Finish,
-    /// How far behind the panel's rows to bring floats near meanwhile.
-    pub ahead: isize,
+    /// How far behind the panel's rows to bring floats near meanwhile: see [`ahead`].
+    pub ahead: [isize; 2],
 }
 
 /// # Safety
@@ -162,10 +166,15 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
             }
         }
         if MR > FEW_ROWS && t.depth >= WRITTEN_LATE {
-            // Stores to lines that are far away would fill the queue when the sums are done.
+            // Stores to lines that are far away would fill the queue when the sums are done, and loads of what is
+            // added to them would be waited for.
             for i in 0..MR {
                 for line in 0..width.div_ceil(LINE) {
                     V::prefetch_written(t.to.wrapping_add(i * t.to_pitch + LINE * line));
+                    if !t.finish.residual.is_null() {
+                        let row = t.finish.residual.wrapping_add(i * t.finish.residual_pitch);
+                        V::prefetch_line(row.wrapping_add(LINE * line));
+                    }
                 }
             }
         }
@@ -187,9 +196,13 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
                     for line in 0..4 * width / LINE {
                         V::prefetch_line(b.wrapping_add(STREAM + LINE * line));
                     }
+                } else if V::LANES == 16 {
+                    for line in 0..4 {
+                        V::prefetch_line(b.wrapping_offset(t.ahead[0]).wrapping_add(LINE * line));
+                    }
                 } else {
-                    for line in 0..ahead_of(V::LANES) / LINE {
-                        V::prefetch_line(b.wrapping_offset(t.ahead).wrapping_add(LINE * line));
+                    for ahead in t.ahead {
+                        V::prefetch_line(b.wrapping_offset(ahead));
                     }
                 }
                 V::four_steps(&a, k, b, &mut acc);
