@@ -98,9 +98,13 @@ pub(crate) fn packed_weights(
     (weights, data): Floats<'_>,
     algorithm: last::Algorithm,
 ) -> Result<Arc<last::ConvWeights>, String> {
+    let variant = match algorithm {
+        last::Algorithm::Direct => 0,
+        last::Algorithm::Winograd(tiles) => tiles as usize + 1,
+    };
     p.weights.get_stored(
         p.pool,
-        (node, "conv-channels-last", algorithm as usize),
+        (node, "conv-channels-last", variant),
         weights,
         &[],
         |packed| last::ConvWeights::from_packed(p.pool.level(), shape, algorithm, packed),
@@ -218,18 +222,17 @@ fn algorithm(
     weights: &[[u8; 4]],
     planes: bool,
 ) -> last::Algorithm {
-    use last::Algorithm::{Direct, Winograd};
+    use last::Algorithm::Direct;
     if !p.fewer_multiplications {
         return Direct;
     }
-    let likely = last::Algorithm::pick(p.pool.level(), shape);
-    let Some(tuner) = p.tuner.filter(|_| !planes && Winograd.supports(shape)) else { return likely };
-    let candidates = if likely == Direct { [Direct, Winograd] } else { [Winograd, Direct] };
+    let candidates = last::Algorithm::ways(p.pool.level(), shape);
+    let Some(tuner) = p.tuner.filter(|_| !planes && candidates.len() > 1) else { return candidates[0] };
     let mut x: Vec<f32> = vec![];
     let mut out: Vec<f32> = vec![];
     // The order of the candidates is the estimate's: choices are told by it.
-    let kind = if likely == Direct { "conv, direct first" } else { "conv, winograd first" };
-    tuner.pick((kind, sizes), p.pool, &candidates, |algorithm| {
+    let kind = format!("conv, {candidates:?}");
+    tuner.pick((&kind, sizes), p.pool, &candidates, |algorithm| {
         x.resize(shape.input_len(), 1.0);
         out.resize(shape.output_len(), 0.0);
         let packed = last::ConvWeights::pack(p.pool, shape, weights, algorithm).ok()?;

@@ -1,7 +1,7 @@
 //! Times the channels-last convolutions of well-known models against the machine's own limit.
 //!
 //! `cargo run --release -p tensormill-kernels --example channels_last [resnet|mobilenet|inception|yolo] ..
-//! [1|2] [direct|winograd] [cold]`
+//! [1|2] [direct|winograd|winograd2] [cold]`
 //!
 //! Each line: GFLOP/s and share of the peak, which is measured right before, so that a busy machine does
 //! not distort the ratio much. Winograd's rate counts the multiplications that it saves. With `cold`, the
@@ -11,7 +11,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, conv, conv_from_planes};
+use tensormill_kernels::channels_last::conv::{Algorithm, ConvWeights, Tiles, conv, conv_from_planes};
 use tensormill_kernels::conv::{ConvShape, Window};
 use tensormill_kernels::elementwise::UnaryOp;
 use tensormill_kernels::epilogue::{Epilogue, Step};
@@ -264,11 +264,12 @@ fn main() {
         ("yolo", yolo(), UnaryOp::Silu(1.0)),
     ];
     let all_families = !families.iter().any(|f| named(f.0));
-    let algorithm = match (named("direct"), named("winograd")) {
-        (true, _) => Some(Algorithm::Direct),
-        (_, true) => Some(Algorithm::Winograd),
-        _ => None,
-    };
+    let algorithms = [
+        ("direct", Algorithm::Direct),
+        ("winograd2", Algorithm::Winograd(Tiles::Two)),
+        ("winograd", Algorithm::Winograd(Tiles::Four)),
+    ];
+    let algorithm = algorithms.into_iter().find(|a| named(a.0)).map(|a| a.1);
     for threads in [1, 2] {
         if (named("1") || named("2")) && !named(&threads.to_string()) {
             continue;
@@ -282,7 +283,7 @@ fn main() {
             let (mut total, mut ideal) = (0.0, 0.0);
             for &l in layers {
                 let three = l.3 == [3, 3] && l.4 == 1;
-                if algorithm == Some(Algorithm::Winograd) && !three {
+                if matches!(algorithm, Some(Algorithm::Winograd(_))) && !three {
                     continue;
                 }
                 let peak = peak();

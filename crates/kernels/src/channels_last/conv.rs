@@ -10,6 +10,7 @@ mod stem;
 pub(crate) mod tile;
 
 use super::winograd;
+pub use super::winograd::Tiles;
 use crate::conv::ConvShape;
 use crate::epilogue::Epilogue;
 use crate::error::{KernelError, at_least, exact, extent};
@@ -20,17 +21,19 @@ use crate::threads::{Pool, Shards};
 use direct::{Source, Target};
 use finish::Parts;
 use panels::{Panels, Weights};
+use smallvec::SmallVec;
 
 /// How a convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// Multiply every tap.
     Direct,
-    /// Transform tiles of 4 by 4 outputs, for windows of 3 by 3 without stride: a quarter of the
-    /// multiplications. Rounding errors are two to three times those of the direct sum (root mean square),
-    /// at most 3e-7 of the sum of absolute products that a tile's largest input and weight would give. An
-    /// infinity or NaN spreads over its tile, as NaN.
-    Winograd,
+    /// Transform tiles of outputs, for windows of 3 by 3 without stride: a quarter of the multiplications in tiles
+    /// of 4 by 4, four ninths of them in tiles of 2 by 2. Rounding errors of the larger ones are two to three times
+    /// those of the direct sum (root mean square), at most 3e-7 of the sum of absolute products that a tile's
+    /// largest input and weight would give; those of the smaller ones are about the direct sum's. An infinity or
+    /// NaN spreads over its tile, as NaN.
+    Winograd(Tiles),
 }
 
 impl Algorithm {
@@ -42,25 +45,40 @@ impl Algorithm {
     /// The faster one for this shape, by an estimate whose constants come from measurements. It counts
     /// weights as read from memory, because a whole model's are.
     pub fn pick(level: Level, shape: &ConvShape) -> Algorithm {
-        /// Transforming one channel of a tile there or back, in multiplications and additions of the tile.
-        const TRANSFORM: f64 = 200.0;
-        /// Fetching one weight from memory meanwhile, in the same unit, where vectors have 16 floats.
-        const FETCH: f64 = 22.0;
+        Algorithm::ways(level, shape)[0]
+    }
+
+    /// All that compute this shape, the likely fastest first.
+    pub fn ways(level: Level, shape: &ConvShape) -> SmallVec<[Algorithm; 3]> {
+        /// Fetching one weight from memory, in multiplications and additions of the tile, where vectors have 16
+        /// floats. Many tiles of the direct way hide it, the few of a transformed place do not.
+        const FETCH: f64 = 20.0;
         /// Products of a few channels do not fill the register tile's loop.
         const FEW: usize = 24;
         let (inputs, outputs) = (shape.in_channels, shape.out_channels);
-        if !winograd::supports(shape) || shape.groups != 1 || inputs.min(outputs) < FEW {
-            return Algorithm::Direct;
+        if !winograd::supports(shape) || supported(shape).is_err() {
+            return SmallVec::from_slice(&[Algorithm::Direct]);
         }
-        let side = |axis: usize| shape.output[axis].div_ceil(winograd::SIDE);
-        let tiles = (shape.batch * side(1) * side(2)) as f64;
         let weights = inputs as f64 * outputs as f64;
         let fetch = FETCH * tile::lanes(level) as f64 / 16.0;
         let direct = weights * 9.0 * fetch.max((shape.batch * shape.positions()) as f64);
-        let products = weights * 36.0 * fetch.max(tiles);
-        let winograd = products + tiles * TRANSFORM * (inputs + outputs) as f64;
-        // Its weights take four times the room, so it has to be worth it.
-        if 1.2 * winograd < direct { Algorithm::Winograd } else { Algorithm::Direct }
+        // The tiles, what transforming one channel of them there or back takes, in the same unit, and how much
+        // faster than the direct way they have to be: their weights take 4 times the room, or 16/9 times.
+        let ways = [(Tiles::Two, 90.0, 1.2), (Tiles::Four, 200.0, 1.2)].map(|(tiles, transform, worth)| {
+            let side = |axis: usize| shape.output[axis].div_ceil(tiles.side());
+            let count = (shape.batch * side(1) * side(2)) as f64;
+            let products = weights * tiles.places() as f64 * (fetch + count);
+            let all = products + count * transform * (inputs + outputs) as f64;
+            // The smaller tiles were not yet measured beside vectors of 16.
+            let unknown = tiles == Tiles::Two && tile::lanes(level) == 16;
+            (
+                if unknown || inputs.min(outputs) < FEW { f64::INFINITY } else { worth * all },
+                Algorithm::Winograd(tiles),
+            )
+        });
+        let mut ways = [(direct, Algorithm::Direct), ways[0], ways[1]];
+        ways.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ways.iter().map(|w| w.1).collect()
     }
 }
 
@@ -94,8 +112,10 @@ impl ConvWeights {
                 let (columns, strides) = (shape.out_channels, [1, taps, channels * taps]);
                 Panels::pack(pool, &Weights { data: weights, taps, channels, columns, strides })
             }
-            Algorithm::Winograd if winograd::supports(shape) => winograd::pack(pool, shape, weights),
-            Algorithm::Winograd => {
+            Algorithm::Winograd(tiles) if winograd::supports(shape) => {
+                winograd::pack(pool, shape, weights, tiles)
+            }
+            Algorithm::Winograd(_) => {
                 Err(KernelError::Shape("Winograd convolution: windows of 3 by 3 without stride or dilation"))
             }
         }?;
@@ -118,8 +138,8 @@ impl ConvWeights {
         supported(shape)?;
         let taps = match algorithm {
             Algorithm::Direct => shape.taps(),
-            Algorithm::Winograd if winograd::supports(shape) => winograd::PLACES,
-            Algorithm::Winograd => return Err(KernelError::Shape("Winograd convolution: another window")),
+            Algorithm::Winograd(tiles) if winograd::supports(shape) => tiles.places(),
+            Algorithm::Winograd(_) => return Err(KernelError::Shape("Winograd convolution: another window")),
         };
         let depth = crate::error::product("packed weights", &[taps, shape.in_channels])?;
         let panels = Panels::from_packed(level, depth, shape.out_channels, packed)?;
@@ -139,7 +159,8 @@ impl ConvWeights {
     /// The kernel these weights are packed for, for reports.
     pub fn kernel_name(&self) -> &'static str {
         match self.algorithm {
-            Algorithm::Winograd => "nhwc-winograd",
+            Algorithm::Winograd(Tiles::Four) => "nhwc-winograd",
+            Algorithm::Winograd(Tiles::Two) => "nhwc-winograd-2x2",
             Algorithm::Direct if self.in_channels <= FEW_CHANNELS => "nhwc-stem",
             Algorithm::Direct => "nhwc",
         }
@@ -191,8 +212,8 @@ pub fn conv(
     let Some(target) = target(shape, out, out_pitch, epilogue)? else { return Ok(()) };
     let parts = &Parts::of(epilogue, shape.out_channels);
     let zeros = weights.zeros.as_slice();
-    if weights.algorithm == Algorithm::Winograd {
-        return winograd::run(pool, shape, x, x_pitch, &weights.panels, zeros, target, parts);
+    if let Algorithm::Winograd(tiles) = weights.algorithm {
+        return winograd::run(pool, tiles, shape, x, x_pitch, &weights.panels, zeros, target, parts);
     }
     let [_, height, width] = shape.input;
     let source = Source {

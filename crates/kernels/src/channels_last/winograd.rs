@@ -1,8 +1,8 @@
-//! Convolution by windows of 3 by 3 in tiles of 4 by 4 outputs, after Winograd: F(4x4, 3x3).
+//! Convolution by windows of 3 by 3 in tiles of 4 by 4 or 2 by 2 outputs, after Winograd: F(4x4, 3x3), F(2x2, 3x3).
 //!
-//! A tile's 6 by 6 inputs and the weights are taken through a small transform each, after which the
-//! convolution is a product for each of 36 places: 36 multiplications for 16 outputs instead of 144. The
-//! transform evaluates polynomials at 0, ±A, ±B and infinity.
+//! A tile's inputs and the weights are taken through a small transform each, after which the convolution is a
+//! product for each place: 36 multiplications for 16 outputs instead of 144, or 16 for 4 instead of 36. The
+//! transform evaluates polynomials at 0, ±A, ±B and infinity, or at 0, ±1 and infinity.
 
 use super::conv::direct::Target;
 use super::conv::finish::{Parts, Side};
@@ -21,12 +21,39 @@ use transform::Patch;
 
 mod transform;
 
-/// Outputs of a tile along an axis.
-pub(super) const SIDE: usize = 4;
-/// Inputs of a tile along an axis.
+/// Outputs that are computed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tiles {
+    /// 2 by 2.
+    Two,
+    /// 4 by 4.
+    Four,
+}
+
+impl Tiles {
+    /// Outputs of a tile along an axis.
+    pub(crate) fn side(self) -> usize {
+        match self {
+            Tiles::Two => 2,
+            Tiles::Four => 4,
+        }
+    }
+
+    /// Inputs of a tile along an axis.
+    pub(crate) fn reach(self) -> usize {
+        self.side() + 2
+    }
+
+    /// Products behind a tile.
+    pub(crate) fn places(self) -> usize {
+        self.reach() * self.reach()
+    }
+}
+
+/// Most inputs of a tile along an axis.
 const REACH: usize = 6;
-/// Products behind a tile.
-pub(super) const PLACES: usize = REACH * REACH;
+/// Most products behind a tile.
+const PLACES: usize = REACH * REACH;
 /// Windows of weights that are transformed together.
 const GROUP: usize = 16;
 /// Floats between the places of a buffer beyond what they need: places a power of two apart would share
@@ -41,20 +68,27 @@ pub(super) fn supports(s: &ConvShape) -> bool {
 }
 
 /// Transforms and packs `[out_channels, in_channels, 3, 3]` weights.
-pub(super) fn pack<T: Weight>(pool: &Pool, s: &ConvShape, weights: &[T]) -> Result<Panels, KernelError> {
+pub(super) fn pack<T: Weight>(
+    pool: &Pool,
+    s: &ConvShape,
+    weights: &[T],
+    tiles: Tiles,
+) -> Result<Panels, KernelError> {
     let windows = weights.as_chunks::<9>().0;
     let channels = s.in_channels;
     let level = pool.level();
-    Panels::build(pool, [PLACES, channels, s.out_channels], false, |piece| {
+    Panels::build(pool, [tiles.places(), channels, s.out_channels], false, |piece| {
         let (panel, of) = (piece.panel, piece.channels.clone());
-        // SAFETY: each place is asked for once.
-        let mut places: [&mut [f32]; PLACES] = std::array::from_fn(|place| unsafe { piece.rows(place) });
+        let mut places: [&mut [f32]; PLACES] = std::array::from_fn(|place| {
+            // SAFETY: each place is asked for once.
+            if place < tiles.places() { unsafe { piece.rows(place) } } else { &mut [] }
+        });
         for (i, c) in of.enumerate() {
             for j in (0..panel.columns).step_by(GROUP) {
                 let count = GROUP.min(panel.columns - j);
                 let first = (panel.column + j) * channels + c;
                 let group = windows[first..].iter().step_by(channels).take(count);
-                transform::weights(level, group, |place, values| {
+                transform::weights(level, tiles, group, |place, values| {
                     places[place][i * piece.width + j..][..count].copy_from_slice(&values[..count]);
                 });
             }
@@ -63,7 +97,7 @@ pub(super) fn pack<T: Weight>(pool: &Pool, s: &ConvShape, weights: &[T]) -> Resu
 }
 
 /// One convolution's tiles and buffers.
-struct Run<'a> {
+struct Run<'a, const SIDE: usize, const REACH: usize> {
     s: &'a ConvShape,
     x: &'a [f32],
     x_pitch: usize,
@@ -80,6 +114,24 @@ struct Run<'a> {
 /// Computes the whole output.
 pub(super) fn run(
     pool: &Pool,
+    size: Tiles,
+    s: &ConvShape,
+    x: &[f32],
+    x_pitch: usize,
+    w: &Panels,
+    zeros: &[f32],
+    target: Target<'_>,
+    parts: &Parts<'_>,
+) -> Result<(), KernelError> {
+    match size {
+        Tiles::Two => in_tiles::<2, 4>(pool, s, x, x_pitch, w, zeros, target, parts),
+        Tiles::Four => in_tiles::<4, 6>(pool, s, x, x_pitch, w, zeros, target, parts),
+    }
+}
+
+/// The same in tiles of `SIDE` by `SIDE` outputs and `REACH` by `REACH` inputs.
+fn in_tiles<const SIDE: usize, const REACH: usize>(
+    pool: &Pool,
     s: &ConvShape,
     x: &[f32],
     x_pitch: usize,
@@ -90,10 +142,10 @@ pub(super) fn run(
 ) -> Result<(), KernelError> {
     let tiles = [s.output[1].div_ceil(SIDE), s.output[2].div_ceil(SIDE)];
     let channels = s.in_channels.next_multiple_of(tile::lanes(w.level));
-    let run = Run { s, x, x_pitch, w, zeros, target, parts, tiles, channels };
+    let run = Run::<SIDE, REACH> { s, x, x_pitch, w, zeros, target, parts, tiles, channels };
     let total = s.batch * tiles[0] * tiles[1];
     let rows = tile::most_rows(w.level, 2);
-    let fit = (REGION / (PLACES * channels)).max(2 * rows) / rows * rows;
+    let fit = (REGION / (REACH * REACH * channels)).max(2 * rows) / rows * rows;
     let blocks = total.div_ceil(fit);
     let error = FirstError::default();
     if blocks >= pool.threads() {
@@ -128,11 +180,13 @@ pub(super) fn run(
     error.into_result()
 }
 
-impl Run<'_> {
+impl<const SIDE: usize, const REACH: usize> Run<'_, SIDE, REACH> {
+    const PLACES: usize = REACH * REACH;
+
     /// Room for the transformed inputs of some tiles, and how far its places are apart.
     fn with_inputs<R>(&self, tiles: usize, f: impl FnOnce(&mut [f32], usize) -> R) -> Result<R, KernelError> {
         let apart = tiles * self.channels + APART;
-        scratch::with(PLACES * apart, |room| f(room, apart))
+        scratch::with(Self::PLACES * apart, |room| f(room, apart))
     }
 
     /// Image, and the output's line and pixel where a tile starts.
@@ -145,13 +199,15 @@ impl Run<'_> {
     fn transform(&self, t: usize, to: *mut f32, apart: usize) {
         let [image, top, left] = self.corner(t);
         let [_, height, width] = self.s.input;
-        let mut pixels = [self.zeros.as_ptr(); PLACES];
-        for (i, pixel) in pixels.iter_mut().enumerate() {
-            let y = (top + i / REACH).wrapping_sub(self.s.pads[1]);
-            let x = (left + i % REACH).wrapping_sub(self.s.pads[2]);
-            if y < height && x < width {
-                let start = ((image * height + y) * width + x) * self.x_pitch;
-                *pixel = self.x[start..start + self.s.in_channels].as_ptr();
+        let mut pixels = [[self.zeros.as_ptr(); REACH]; REACH];
+        for (i, line) in pixels.iter_mut().enumerate() {
+            let y = (top + i).wrapping_sub(self.s.pads[1]);
+            for (j, pixel) in line.iter_mut().enumerate() {
+                let x = (left + j).wrapping_sub(self.s.pads[2]);
+                if y < height && x < width {
+                    let start = ((image * height + y) * width + x) * self.x_pitch;
+                    *pixel = self.x[start..start + self.s.in_channels].as_ptr();
+                }
             }
         }
         // SAFETY: every pointer has the input's channels behind it, and the room has as many whole vectors
@@ -171,14 +227,14 @@ impl Run<'_> {
         let depth = self.s.in_channels;
         let widest = tile::most_vectors(level) * tile::lanes(level);
         let count = block.len();
-        scratch::with(PLACES * (count * widest + APART), |room| {
+        scratch::with(Self::PLACES * (count * widest + APART), |room| {
             // Cleared once: it is as large as a tile's work.
             let mut side = (!self.parts.complete()).then(Side::new);
             for p in panels {
                 let width = p.vectors * tile::lanes(level);
                 let products_apart = count * width + APART;
                 let groups = count.div_ceil(tile::most_rows(level, p.vectors));
-                for place in 0..PLACES {
+                for place in 0..Self::PLACES {
                     let b = self.w.data()[p.start + place * depth * width..].as_ptr();
                     for i in 0..groups {
                         let rows = i * count / groups..(i + 1) * count / groups;
@@ -230,7 +286,7 @@ impl Run<'_> {
         let patch = Patch { to, pitches, size, columns: p.columns, residual_line: width };
         // SAFETY: the products have a row of whole vectors at every place; the patch is inside the output,
         // where this task alone writes these channels, or fits the side buffer.
-        unsafe { transform::output(self.w.level, products, apart, &finish, &patch) };
+        unsafe { transform::output::<SIDE, REACH>(self.w.level, products, apart, &finish, &patch) };
         let done = Rows { start: to, size, pitches, columns: p.columns };
         // SAFETY: as above.
         unsafe { self.parts.activate(self.w.level, done) };

@@ -28,8 +28,11 @@ pub(super) fn run(
     let padded = [reach(0), reach(1)];
     // Writing out a padding far above the input itself costs more than it brings.
     let moderate = |axis: usize| padded[axis] <= 2 * input[axis] + 64;
-    let winograd = weights.algorithm == Algorithm::Winograd;
-    let lines = moderate(0) && moderate(1) && dilations[1] == 1 && !winograd;
+    let winograd = match weights.algorithm {
+        Algorithm::Winograd(tiles) => Some(tiles),
+        Algorithm::Direct => None,
+    };
+    let lines = moderate(0) && moderate(1) && dilations[1] == 1 && winograd.is_none();
     let (size, before) = if lines { (padded, pads) } else { (input, [0, 0]) };
     let pitch = size[1] * channels;
     let rows = shape.batch * size[0];
@@ -50,8 +53,8 @@ pub(super) fn run(
             }
         });
         let zeros = weights.zeros.as_slice();
-        if winograd {
-            return winograd::run(pool, shape, room, channels, &weights.panels, zeros, target, parts);
+        if let Some(tiles) = winograd {
+            return winograd::run(pool, tiles, shape, room, channels, &weights.panels, zeros, target, parts);
         }
         let source = Source {
             x: room,

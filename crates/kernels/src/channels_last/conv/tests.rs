@@ -81,7 +81,7 @@ fn check(
                         continue;
                     }
                     let (sum, size) = match (want[pixel * s.out_channels + channel], algorithm) {
-                        ((sum, _), Algorithm::Winograd) => (sum, s.depth() as f64),
+                        ((sum, _), Algorithm::Winograd(_)) => (sum, s.depth() as f64),
                         (both, Algorithm::Direct) => both,
                     };
                     let e = after(sum, pixel, channel);
@@ -270,29 +270,39 @@ proptest! {
         let window = |b, e| Window { pad_begin: b, pad_end: e, ..Window::new(3) };
         let windows = [window(pads[0], pads[1]), window(pads[2], pads[3])];
         let s = ConvShape::new(batch, ci, co, 1, &[height, width], &windows).unwrap();
-        check_all(&s, gaps, Algorithm::Winograd, WINOGRAD);
+        for tiles in [Tiles::Two, Tiles::Four] {
+            check_all(&s, gaps, Algorithm::Winograd(tiles), WINOGRAD);
+        }
     }
 }
 
 #[test]
 fn winograd_refuses_other_windows() {
     let pool = Pool::serial();
-    for s in [square(1, 4, 8, 5, 3, 2), square(1, 4, 8, 5, 5, 1), square(1, 4, 8, 5, 1, 1)] {
-        assert!(ConvWeights::pack(&pool, &s, &noise(s.weights_len(), 1), Algorithm::Winograd).is_err());
+    for algorithm in [Tiles::Two, Tiles::Four].map(Algorithm::Winograd) {
+        for s in [square(1, 4, 8, 5, 3, 2), square(1, 4, 8, 5, 5, 1), square(1, 4, 8, 5, 1, 1)] {
+            assert!(ConvWeights::pack(&pool, &s, &noise(s.weights_len(), 1), algorithm).is_err());
+            assert_eq!(Algorithm::ways(pool.level(), &s)[..], [Algorithm::Direct]);
+        }
+        let s = square(1, 4, 8, 5, 3, 1);
+        let weights = ConvWeights::pack(&pool, &s, &noise(s.weights_len(), 1), algorithm).unwrap();
+        let strided = square(1, 4, 8, 5, 3, 2);
+        let mut out = vec![0.0; strided.output_len()];
+        let x = noise(strided.input_len(), 1);
+        assert!(conv(&pool, &strided, &x, 4, &weights, &mut out, 8, Epilogue::NONE).is_err());
     }
-    let s = square(1, 4, 8, 5, 3, 1);
-    let weights = ConvWeights::pack(&pool, &s, &noise(s.weights_len(), 1), Algorithm::Winograd).unwrap();
-    let strided = square(1, 4, 8, 5, 3, 2);
-    let mut out = vec![0.0; strided.output_len()];
-    let x = noise(strided.input_len(), 1);
-    assert!(conv(&pool, &strided, &x, 4, &weights, &mut out, 8, Epilogue::NONE).is_err());
 }
 
 #[test]
 fn winograd_is_picked_where_it_pays() {
     let pick = |s: &ConvShape| Algorithm::pick(Level::best(), s);
     for s in [square(1, 64, 64, 56, 3, 1), square(1, 256, 256, 14, 3, 1), square(1, 32, 32, 80, 3, 1)] {
-        assert_eq!(pick(&s), Algorithm::Winograd, "{s:?}");
+        assert_eq!(pick(&s), Algorithm::Winograd(Tiles::Four), "{s:?}");
+    }
+    // Where larger tiles would be few and their weights many.
+    for level in Level::available().filter(|&l| tile::lanes(l) == 8) {
+        let s = square(1, 448, 384, 8, 3, 1);
+        assert_eq!(Algorithm::pick(level, &s), Algorithm::Winograd(Tiles::Two), "{s:?}");
     }
     for s in [
         square(1, 16, 16, 160, 3, 1),
@@ -332,7 +342,10 @@ fn winograd_is_nearly_as_exact_as_the_direct_sum() {
             assert!(all.iter().all(|e| e.abs() < 1e-6));
             (all.iter().map(|e| e * e).sum::<f64>() / all.len() as f64).sqrt()
         };
-        let (direct, winograd) = (mean(Algorithm::Direct), mean(Algorithm::Winograd));
-        assert!(winograd < 3.0 * direct, "{level:?}: {winograd:e} and {direct:e}");
+        let direct = mean(Algorithm::Direct);
+        for (tiles, times) in [(Tiles::Two, 1.5), (Tiles::Four, 3.0)] {
+            let winograd = mean(Algorithm::Winograd(tiles));
+            assert!(winograd < times * direct, "{level:?} {tiles:?}: {winograd:e} and {direct:e}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::product;
 use super::transform;
+pub use crate::channels_last::conv::Tiles;
 use crate::conv::ConvShape;
 use crate::error::KernelError;
 use crate::packed::Packed;
@@ -13,29 +14,7 @@ use crate::threads::{Pool, Shards};
 /// Most columns of a panel.
 const WIDEST: usize = 32;
 
-/// Outputs that are computed together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tiles {
-    /// 2 by 2.
-    Two,
-    /// 4 by 4.
-    Four,
-}
-
 impl Tiles {
-    /// Inputs of a tile along an axis.
-    pub(super) fn reach(self) -> usize {
-        match self {
-            Tiles::Two => 4,
-            Tiles::Four => 6,
-        }
-    }
-
-    /// Products behind a tile.
-    pub(super) fn places(self) -> usize {
-        self.reach() * self.reach()
-    }
-
     /// Whether there is a choice: not where a level's direct kernel multiplies bytes four at a time, beside which
     /// products of words were never measured.
     pub fn supports(level: Level, s: &ConvShape) -> bool {
@@ -68,11 +47,6 @@ impl Tiles {
         });
         ways.sort_by(|a, b| a.1.total_cmp(&b.1));
         ways.into_iter().filter(|w| w.1 <= direct).map(|w| w.0).collect()
-    }
-
-    /// Outputs of a tile along an axis.
-    fn side(self) -> usize {
-        self.reach() - 2
     }
 
     /// What outputs must be smaller than, so that 4 or 64 times as much fits 32 bits.
