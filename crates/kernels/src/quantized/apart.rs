@@ -155,11 +155,19 @@ pub(crate) struct Groups<'a> {
     pub negative: bool,
 }
 
+/// Where some groups begin after a window: numbers as they lie in memory, each times `each` and after `start`.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    pub numbers: &'a [[u8; 4]],
+    pub each: usize,
+    pub start: usize,
+}
+
 /// What a tile's rows and panel have apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Apart<'a> {
-    /// Where the groups begin after a window whose weights are in part behind the panel.
-    pub places: &'a [u32],
+    /// The groups whose weights are in part behind the panel.
+    pub places: Places<'a>,
     /// Those parts, two vectors for each group.
     pub weights: *const i8,
     /// What the narrow range does not hold, and the number of the rows' first part there.
@@ -169,8 +177,12 @@ pub(crate) struct Apart<'a> {
 
 impl Apart<'_> {
     /// Nothing.
-    pub(crate) const NONE: Apart<'static> =
-        Apart { places: &[], weights: std::ptr::null(), lacking: [Lists::NONE; 2], first: 0 };
+    pub(crate) const NONE: Apart<'static> = Apart {
+        places: Places { numbers: &[], each: 0, start: 0 },
+        weights: std::ptr::null(),
+        lacking: [Lists::NONE; 2],
+        first: 0,
+    };
 }
 
 /// Adds the products of weights behind the panel, with all parts of the elements.
@@ -184,13 +196,14 @@ pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
     acc: &mut [[S; NV]; MR],
 ) {
     let mut weights = apart.weights;
-    for &place in apart.places {
+    for &number in apart.places.numbers {
+        let place = u32::from_ne_bytes(number) as usize * apart.places.each + apart.places.start;
         // SAFETY: each group lies in the rows' runs and has two vectors of weights.
         unsafe {
-            add_group(part.rows, place as usize, weights, false, acc);
+            add_group(part.rows, place, weights, false, acc);
             for lacking in &part.lacking {
                 if !lacking.groups.is_empty() {
-                    add_group(part.rows, place as usize + lacking.later, weights, lacking.negative, acc);
+                    add_group(part.rows, place + lacking.later, weights, lacking.negative, acc);
                 }
             }
             weights = weights.add(2 * S::LANES * S::GROUP);

@@ -5,9 +5,10 @@
 
 use super::ByteWeights;
 use super::after::{self, Target};
-use super::apart::{self, Apart, Group, Lacking, Lists, Parts};
+use super::apart::{self, Apart, Group, Lacking, Lists, Parts, Places};
 use super::fill::{Geometry, Order};
 use super::form::{self, Form, Job};
+use super::one_row;
 use super::tile::{self, Finish, MAX_COLUMNS, MAX_ROWS, Room, Steps, Tile};
 use crate::conv::{ConvShape, Window};
 use crate::epilogue::Epilogue;
@@ -220,9 +221,18 @@ fn share(
     let (runs, depth) = g.runs();
     let narrow = w.form == Form::Pairs;
     let runs = Runs { starts: runs, depth };
-    // Where the groups begin after a window whose weights are apart.
-    let places: Vec<u32> = w.groups_apart().map(|g| runs.after(g as usize * w.form.group())).collect();
-    let places = &places[..];
+    // Where the groups begin after a window whose weights are apart: nearly all products have a single run, from
+    // which that follows at no cost.
+    let groups = w.groups_apart();
+    let listed: Vec<[u8; 4]>;
+    let places = match runs.starts[..] {
+        [start] => Places { numbers: groups, each: w.form.group(), start },
+        _ => {
+            let step = |g: &[u8; 4]| u32::from_ne_bytes(*g) as usize * w.form.group();
+            listed = groups.iter().map(|g| runs.after(step(g)).to_ne_bytes()).collect();
+            Places { numbers: &listed, each: 1, start: 0 }
+        }
+    };
     let error = FirstError::default();
     pool.run(images * blocks * groups_of, |task| {
         let (block, group) = (task / groups_of, task % groups_of);
@@ -269,11 +279,7 @@ struct Runs {
 impl Runs {
     /// Where a step of depth lies after the window.
     fn after(&self, step: usize) -> u32 {
-        // Nearly all products have a single run, and need no division.
-        match self.starts[..] {
-            [start] => (start + step) as u32,
-            _ => (self.starts[step / self.depth] + step % self.depth) as u32,
-        }
+        (self.starts[step / self.depth] + step % self.depth) as u32
     }
 }
 
@@ -304,7 +310,7 @@ struct Block<'a> {
     panels: Range<usize>,
     runs: &'a Runs,
     /// Where all panels' groups begin after a window whose weights are apart.
-    places: &'a [u32],
+    places: Places<'a>,
     finish: &'a Finish<'a>,
     target: &'a Target<'a>,
     rooms: Rooms<'a>,
@@ -407,9 +413,22 @@ impl Block<'_> {
         let mut room = Room([0; MAX_ROWS * MAX_COLUMNS]);
         let mut side = self.target.side();
         let last = self.runs.starts.last().map_or(0, |r| r + self.runs.depth);
-        for p in &self.w.panels[self.panels.clone()] {
+        let panels = &self.w.panels[self.panels.clone()];
+        // A single row of a single run reads several panels at once.
+        let streamed = match (count, &self.runs.starts[..]) {
+            (1, &[start]) => Some(copy[windows[0] as usize + start..][..self.runs.depth].as_ptr()),
+            _ => None,
+        };
+        let mut summed = one_row::Room::new();
+        for (i, p) in panels.iter().enumerate() {
+            let from = match streamed {
+                // SAFETY: the instructions are on, and the row has the depth of the panels.
+                Some(x) => unsafe { one_row::sums::<S>(self.w, panels, i, x, self.runs.depth, &mut summed) },
+                None => std::ptr::null(),
+            };
             let b = self.w.panel(p);
-            let (places, weights) = (&self.places[p.apart[0]..][..p.apart[1]], self.w.weights_apart(p));
+            let numbers = &self.places.numbers[p.apart[0]..][..p.apart[1]];
+            let (places, weights) = (Places { numbers, ..self.places }, self.w.weights_apart(p));
             for start in (0..count).step_by(together) {
                 let rows = start..(start + together).min(count);
                 let mut starts = [std::ptr::null(); MAX_ROWS];
@@ -424,6 +443,7 @@ impl Block<'_> {
                     runs: &self.runs.starts,
                     depth: self.runs.depth,
                     b,
+                    from,
                     vectors: p.vectors,
                     column: p.column,
                     columns: p.columns,

@@ -12,6 +12,7 @@ pub mod depthwise;
 pub mod elementwise;
 mod fill;
 pub(crate) mod form;
+mod one_row;
 pub mod pool;
 pub(crate) mod tile;
 pub mod weights;

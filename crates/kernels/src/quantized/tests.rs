@@ -256,6 +256,38 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// A single row, of which several panels are read at once, has the sums that it has among others.
+    #[test]
+    fn one_row_has_the_sums_of_two(
+        depth in 1usize..300, columns in 1usize..400, seed in any::<u64>(), zero in any::<u8>(), far in 0u8..60,
+        large in 0u8..90, threads in 1usize..4,
+    ) {
+        let (row, weights) = (calm(depth, seed, zero, far), calm(depth * columns, seed ^ 7, 0, large));
+        let matrix = ByteMatrix {
+            data: &weights, signed: true, taps: 1, channels: depth, columns, strides: [0, 1, depth], zeros: &[],
+        };
+        let s = Scaling { x_scale: 1.0, x_zero: i32::from(zero), scales: &[], bias: &[] };
+        let mut expected = vec![0i32; columns];
+        for (sum, w) in expected.iter_mut().zip(weights.chunks_exact(depth)) {
+            *sum = row.iter().zip(w).map(|(&x, &w)| (i32::from(x) - i32::from(zero)) * i32::from(w as i8)).sum();
+        }
+        for (level, form) in forms() {
+            let pool = Pool::new(threads).unwrap().with_level(level);
+            let w = ByteWeights::pack_as(&pool, form, &matrix).unwrap();
+            for rows in [1, 2] {
+                let mut out = vec![i32::MIN; rows * columns];
+                let x = row.repeat(rows);
+                let x = Bytes { data: &x, signed: false };
+                conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
+                prop_assert!(out.chunks_exact(columns).all(|o| o == expected), "{:?} {:?} {}", level, form, rows);
+            }
+        }
+    }
+}
+
 /// Any depth up to the largest layers', at the ends of the range, where 16-bit sums would saturate.
 #[test]
 fn every_depth_is_exact_at_the_ends() {
@@ -263,7 +295,8 @@ fn every_depth_is_exact_at_the_ends() {
     for depth in depths {
         for (x, w, x_zero) in [(255u8, 127u8, 0), (255, 128, 0), (0, 128, 255), (0, 127, 255), (255, 255, 1)]
         {
-            let (rows, columns) = (3, 19);
+            // Of a single row several panels are read at once.
+            let (rows, columns) = if depth % 2 == 0 { (3, 19) } else { (1, 150) };
             let sum = depth as i64 * (i64::from(x) - x_zero) * i64::from(w as i8);
             let (x, w) = (vec![x; rows * depth], vec![w; depth * columns]);
             for (level, form) in forms() {

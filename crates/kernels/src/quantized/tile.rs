@@ -68,6 +68,8 @@ pub(crate) struct Tile<'a, X> {
     /// Elements of a run.
     pub depth: usize,
     pub b: *const i8,
+    /// The sums of the row's products, where there is one row and they are known; null otherwise.
+    pub from: *const i32,
     pub vectors: usize,
     pub column: usize,
     pub columns: usize,
@@ -103,7 +105,13 @@ unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
             start[v] = first(&starts[(v * S::LANES).min(starts.len())..]);
         }
         let mut acc = [start; MR];
-        products::<S, MR, NV>(t, part.rows, &mut acc);
+        if MR == 1 && !t.from.is_null() {
+            for v in 0..NV {
+                acc[0][v] = S::add(acc[0][v], S::load(t.from.add(v * S::LANES)));
+            }
+        } else {
+            products::<S, MR, NV>(t, part.rows, &mut acc);
+        }
         if S::PAIRED {
             apart::add_weights::<S, MR, NV>(&t.apart, part, &mut acc);
             for lacking in &part.lacking {
@@ -164,7 +172,7 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
 
 /// Two groups of depth at once.
 #[inline(always)]
-unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
+pub(super) unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
     a: &[*const S::X; MR],
     k: isize,
     b: *const i8,
@@ -183,7 +191,7 @@ unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
 
 /// One group of depth.
 #[inline(always)]
-unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
+pub(super) unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
     a: &[*const S::X; MR],
     k: isize,
     b: *const i8,

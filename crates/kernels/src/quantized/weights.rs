@@ -150,7 +150,7 @@ impl ByteWeights {
             let some = ByteMatrix { columns: w.columns.min(SAMPLE), zeros, ..*w };
             let packed = ByteWeights::pack_as(pool, form, &some)?;
             let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
-            let apart = packed.groups_apart().count();
+            let apart = packed.groups_apart().len();
             if apart > twos / MUCH_APART {
                 form = Form::Words;
             } else if some.columns == w.columns {
@@ -270,11 +270,10 @@ impl ByteWeights {
     }
 
     /// The groups of depth, counted from the first tap's first channel, that are in part behind the panels; those
-    /// of each panel where [`Panel::apart`] says.
-    pub(crate) fn groups_apart(&self) -> impl Iterator<Item = u32> + '_ {
+    /// of each panel where [`Panel::apart`] says. They are u32 as they lie in memory.
+    pub(crate) fn groups_apart(&self) -> &[[u8; 4]] {
         let count = self.panels.last().map_or(0, |p| p.apart[0] + p.apart[1]);
-        let (groups, _) = self.data.bytes()[self.layout.groups..].as_chunks::<4>();
-        groups[..count].iter().map(|b| u32::from_ne_bytes(*b))
+        &self.data.bytes()[self.layout.groups..].as_chunks::<4>().0[..count]
     }
 
     /// The weights of a panel's groups that are apart, two vectors for each.

@@ -332,6 +332,7 @@ impl<const SIDE: usize, const REACH: usize> Multiply<'_, SIDE, REACH> {
                 runs: &[],
                 depth: 0,
                 b: std::ptr::null(),
+                from: std::ptr::null(),
                 vectors: p.vectors,
                 column: p.column,
                 columns: p.columns,
