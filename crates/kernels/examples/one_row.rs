@@ -68,7 +68,7 @@ fn main() {
         };
         let all: Vec<_> =
             (0..FAR / len + 1).map(|_| ByteWeights::pack(&pool, &matrix).expect("packs")).collect();
-        let x: Vec<u8> = (0..depth).map(|_| (128.0 + normal(25.0)) as u8).collect();
+        let x: Vec<u8> = (0..depth).map(|_| (128.0 + normal(35.0)) as u8).collect();
         let scaling = Scaling { x_scale: 0.01, x_zero: 128, scales: &[0.001], bias: &[] };
         let int8 = rate(&all, len, |w| {
             let output = Output::Floats { out: &mut out, pitch: columns, epilogue: Epilogue::NONE };

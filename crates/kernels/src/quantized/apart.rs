@@ -128,11 +128,14 @@ pub(crate) struct Lists<'a> {
     pub later: usize,
     /// Whether the parts are to be taken off.
     pub negative: bool,
+    /// Whether nothing is listed because the panels' products have all elements' parts already.
+    pub whole: bool,
 }
 
 impl<'a> Lists<'a> {
     /// Nothing.
-    pub(crate) const NONE: Lists<'static> = Lists { first: &[], groups: &[], later: 0, negative: false };
+    pub(crate) const NONE: Lists<'static> =
+        Lists { first: &[], groups: &[], later: 0, negative: false, whole: false };
 
     /// Those of one tile.
     #[inline(always)]
@@ -141,7 +144,8 @@ impl<'a> Lists<'a> {
             Some(&[from, to]) => &self.groups[from as usize..to as usize],
             _ => &[],
         };
-        Groups { groups, later: self.later, negative: self.negative }
+        let any = self.whole || !groups.is_empty();
+        Groups { groups, later: self.later, negative: self.negative, any }
     }
 }
 
@@ -153,6 +157,8 @@ pub(crate) struct Groups<'a> {
     pub later: usize,
     /// Whether the parts are to be taken off.
     pub negative: bool,
+    /// Whether there are parts that are not nothing.
+    pub any: bool,
 }
 
 /// Where some groups begin after a window: numbers as they lie in memory, each times `each` and after `start`.
@@ -202,7 +208,7 @@ pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
         unsafe {
             add_group(part.rows, place, weights, false, acc);
             for lacking in &part.lacking {
-                if !lacking.groups.is_empty() {
+                if lacking.any {
                     add_group(part.rows, place + lacking.later, weights, lacking.negative, acc);
                 }
             }

@@ -163,8 +163,10 @@ fn product(
     let Ok(zero) = u8::try_from(zero) else {
         return Err(KernelError::Shape("a zero point outside the type's range"));
     };
+    // A single row of a single run meets each weight once, and with all of its parts.
+    let alone = rows == 1 && g.runs().0.len() == 1;
     // What is taken off all elements is taken off their zero point.
-    let base = if w.form == Form::Pairs { apart::base(zero) } else { 0 };
+    let base = if w.form == Form::Pairs && !alone { apart::base(zero) } else { 0 };
     let start = |starts: &mut [i32]| {
         let depth = w.depth() as i32;
         for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
@@ -173,7 +175,7 @@ fn product(
         }
     };
     after::with([rows, w.columns], s, output, &w.zeros, start, |finish, target| {
-        share(pool, g, Source { x, order, zero, base }, w, finish, target)
+        share(pool, g, Source { x, order, zero, base, alone }, w, finish, target)
     })
 }
 
@@ -186,6 +188,8 @@ struct Source<'a> {
     zero: u8,
     /// What is taken off its elements where they are narrowed.
     base: u8,
+    /// Whether it is a single row that lies in one piece.
+    alone: bool,
 }
 
 /// Shares lines of outputs and panels out over the threads.
@@ -341,7 +345,7 @@ impl Job for Block<'_> {
         // SAFETY: the room starts on a cache line and has the elements, which may have any bits.
         let copy: &mut [S::X] =
             unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<S::X>().add(first), elements) };
-        let Source { x, order, zero, base } = self.source;
+        let Source { x, order, zero, base, alone } = self.source;
         self.g.fill(x, order, [zero, base], self.image, self.lines.clone(), copy);
         for (i, row) in windows.chunks_exact_mut(self.g.line()).enumerate() {
             row.iter_mut().enumerate().for_each(|(j, w)| *w = self.g.window(i, j) as u32);
@@ -364,7 +368,11 @@ impl Job for Block<'_> {
             let (first, more) =
                 (firsts.split_at_mut(firsts.len() / 2), groups.split_at_mut(groups.len() / 2));
             let all = Lacking { bits: &*parts.bits[0], runs, depth };
-            lacking[0] = self.by_tile(&all, windows, (first.0, more.0), elements, false);
+            lacking[0] = if alone {
+                Lists { later: elements, whole: true, ..Lists::NONE }
+            } else {
+                self.by_tile(&all, windows, (first.0, more.0), elements, false)
+            };
             if base > 0 {
                 let all = Lacking { bits: &*parts.bits[1], ..all };
                 lacking[1] = self.by_tile(&all, windows, (first.1, more.1), 2 * elements, true);
@@ -398,7 +406,7 @@ impl Block<'_> {
         if let Some(last) = first.last_mut() {
             *last = count as u32;
         }
-        Lists { first, groups: &groups[..count], later, negative }
+        Lists { first, groups: &groups[..count], later, negative, whole: false }
     }
 
     /// # Safety
@@ -414,17 +422,18 @@ impl Block<'_> {
         let mut side = self.target.side();
         let last = self.runs.starts.last().map_or(0, |r| r + self.runs.depth);
         let panels = &self.w.panels[self.panels.clone()];
-        // A single row of a single run reads several panels at once.
-        let streamed = match (count, &self.runs.starts[..]) {
-            (1, &[start]) => Some(copy[windows[0] as usize + start..][..self.runs.depth].as_ptr()),
-            _ => None,
-        };
-        let mut summed = one_row::Room::new();
+        let mut sums_of_row = one_row::Room::new();
         for (i, p) in panels.iter().enumerate() {
-            let from = match streamed {
-                // SAFETY: the instructions are on, and the row has the depth of the panels.
-                Some(x) => unsafe { one_row::sums::<S>(self.w, panels, i, x, self.runs.depth, &mut summed) },
-                None => std::ptr::null(),
+            let from = if self.source.alone {
+                let row = one_row::Row {
+                    x: copy[windows[0] as usize + self.runs.starts[0]..][..self.runs.depth].as_ptr(),
+                    depth: self.runs.depth,
+                    later: lacking[0].later,
+                };
+                // SAFETY: the instructions are on, and the row and its part have the depth of the panels.
+                unsafe { one_row::sums::<S>(self.w, panels, i, row, &mut sums_of_row) }
+            } else {
+                std::ptr::null()
             };
             let b = self.w.panel(p);
             let numbers = &self.places.numbers[p.apart[0]..][..p.apart[1]];

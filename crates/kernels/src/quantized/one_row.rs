@@ -1,6 +1,6 @@
 //! Products of a single row: nothing is used twice, so that what counts is how fast weights come from memory.
 
-use super::tile;
+use super::tile::MAX_COLUMNS;
 use super::weights::{ByteWeights, Panel};
 use crate::simd::integer::Sums;
 use crate::simd::vector::Vector;
@@ -18,7 +18,7 @@ const LINE: usize = 64;
 /// Sums of some panels' columns.
 #[repr(align(64))]
 pub(super) struct Room {
-    sums: [i32; STREAMS * tile::MAX_COLUMNS],
+    sums: [i32; STREAMS * MAX_COLUMNS],
     /// The first panel whose sums are there, and how many follow.
     first: usize,
     count: usize,
@@ -26,94 +26,111 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new() -> Room {
-        Room { sums: [0; STREAMS * tile::MAX_COLUMNS], first: 0, count: 0 }
+        Room { sums: [0; STREAMS * MAX_COLUMNS], first: 0, count: 0 }
     }
 }
 
-/// The sums of the row's products with what panel `i` holds, without what is apart; null where the panel is not one of
-/// several whole ones. They are made for some panels at a time.
+/// A row, and how far behind each element what the narrow range does not hold of it lies.
+#[derive(Clone, Copy)]
+pub(super) struct Row<X> {
+    pub x: *const X,
+    pub depth: usize,
+    pub later: usize,
+}
+
+/// The sums of the row's products with what panel `i` holds, without what is apart of its weights. They are made for
+/// some panels at a time; panels are asked for in their order.
 ///
 /// # Safety
-/// `S`'s instructions are available; the row has `depth` elements, whole groups, for which the panels have weights.
+/// `S`'s instructions are available; the row has its depth in whole groups, for which the panels have weights, and
+/// so has its part if products are paired.
 #[inline(always)]
 pub(super) unsafe fn sums<S: Sums>(
     w: &ByteWeights,
     panels: &[Panel],
     i: usize,
-    row: *const S::X,
-    depth: usize,
+    row: Row<S::X>,
     room: &mut Room,
 ) -> *const i32 {
-    let width = VECTORS * S::LANES;
     if i >= room.first + room.count {
         let next = &panels[i..panels.len().min(i + STREAMS)];
-        (room.first, room.count) = (i, 0);
-        if next.len() < STREAMS || next[STREAMS - 1].vectors != VECTORS {
-            return null();
-        }
-        room.count = STREAMS;
-        let [first, last] = [next[0].apart, next[STREAMS - 1].apart];
+        let several = next.len() == STREAMS && next[STREAMS - 1].vectors == VECTORS;
+        room.first = i;
+        room.count = if several { STREAMS } else { 1 };
+        let next = &next[..room.count];
+        let [first, last] = [next[0].apart, next[room.count - 1].apart];
         // Weights that are apart follow these panels' products.
         let apart = w.weights_apart(&next[0]);
         for line in 0..last[0] + last[1] - first[0] {
             S::Floats::prefetch_line(apart.wrapping_add(line * LINE).cast());
         }
-        // SAFETY: forwarded.
-        unsafe { streams::<S>(w, next, row, depth, &mut room.sums) };
+        // SAFETY: forwarded; the room has vectors for so many panels.
+        unsafe {
+            match (several, next[0].vectors) {
+                (true, _) => streams::<S, STREAMS, VECTORS>(w, next, row, &mut room.sums),
+                (false, VECTORS) => streams::<S, 1, VECTORS>(w, next, row, &mut room.sums),
+                _ => streams::<S, 1, 1>(w, next, row, &mut room.sums),
+            }
+        }
     }
-    if room.count == 0 { null() } else { room.sums[(i - room.first) * width..].as_ptr() }
+    room.sums[(i - room.first) * VECTORS * S::LANES..].as_ptr()
 }
 
 /// # Safety
-/// As [`sums`], for [`STREAMS`] panels of two vectors.
+/// As [`sums`], for `N` panels of `NV` vectors.
 #[inline(always)]
-unsafe fn streams<S: Sums>(
+unsafe fn streams<S: Sums, const N: usize, const NV: usize>(
     w: &ByteWeights,
     panels: &[Panel],
-    row: *const S::X,
-    depth: usize,
-    to: &mut [i32; STREAMS * tile::MAX_COLUMNS],
+    row: Row<S::X>,
+    to: &mut [i32; STREAMS * MAX_COLUMNS],
 ) {
-    let group = VECTORS * S::LANES * S::GROUP;
-    let groups = depth / S::GROUP;
-    let mut b = [null::<i8>(); STREAMS];
-    for p in 0..STREAMS {
+    let vector = S::LANES * S::GROUP;
+    let group = NV * vector;
+    let groups = row.depth / S::GROUP;
+    let mut b = [null::<i8>(); N];
+    for p in 0..N {
         b[p] = w.panel(&panels[p]);
     }
     // SAFETY: all pointer steps stay inside of what the caller gives.
     unsafe {
-        let mut acc = [[[S::zero(); VECTORS]; 1]; STREAMS];
+        let mut acc = [[S::zero(); NV]; N];
+        let mut x = row.x;
         let mut g = 0;
         if !S::PAIRED && !groups.is_multiple_of(2) {
-            for p in 0..STREAMS {
-                tile::steps::<S, 1, VECTORS>(&[row], 0, b[p], &mut acc[p]);
+            for p in 0..N {
+                for v in 0..NV {
+                    acc[p][v] = S::dot(acc[p][v], S::spread(x), S::weights(b[p].add(v * vector)));
+                }
                 b[p] = b[p].add(group);
             }
+            x = x.add(S::GROUP);
             g = 1;
         }
         while g < groups {
             // Behind a panel comes the next one, which is read already; the stream goes on as many panels later.
             let left = (groups - g) * group;
-            let ahead = if left > AHEAD { AHEAD } else { AHEAD + (STREAMS - 1) * groups * group };
-            let k = (g * S::GROUP * size_of::<S::X>()) as isize;
-            for p in 0..STREAMS {
+            let ahead = if left > AHEAD { AHEAD } else { AHEAD + (N - 1) * groups * group };
+            for p in 0..N {
                 for line in 0..(2 * group).div_ceil(LINE) {
                     S::Floats::prefetch_line(b[p].wrapping_add(ahead + line * LINE).cast());
                 }
+                let mut w = [[S::weights(b[p]); 2]; NV];
+                for v in 0..NV {
+                    w[v] = [S::weights(b[p].add(v * vector)), S::weights(b[p].add((NV + v) * vector))];
+                }
+                S::dot_both(&mut acc[p], x, &w);
                 if S::PAIRED {
-                    tile::both_steps::<S, 1, VECTORS>(&[row], k, b[p], &mut acc[p]);
-                } else {
-                    tile::steps::<S, 1, VECTORS>(&[row], k, b[p], &mut acc[p]);
-                    let next = (S::GROUP * size_of::<S::X>()) as isize;
-                    tile::steps::<S, 1, VECTORS>(&[row], k + next, b[p].add(group), &mut acc[p]);
+                    S::dot_both(&mut acc[p], x.add(row.later), &w);
                 }
                 b[p] = b[p].add(2 * group);
             }
+            x = x.add(2 * S::GROUP);
             g += 2;
         }
-        for p in 0..STREAMS {
-            for v in 0..VECTORS {
-                acc[p][0][v].store(to[(p * VECTORS + v) * S::LANES..].as_mut_ptr());
+        for p in 0..N {
+            for v in 0..NV {
+                acc[p][v].store(to[(p * VECTORS + v) * S::LANES..].as_mut_ptr());
             }
         }
     }

@@ -172,7 +172,7 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
 
 /// Two groups of depth at once.
 #[inline(always)]
-pub(super) unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
+unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
     a: &[*const S::X; MR],
     k: isize,
     b: *const i8,
@@ -191,7 +191,7 @@ pub(super) unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
 
 /// One group of depth.
 #[inline(always)]
-pub(super) unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
+unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
     a: &[*const S::X; MR],
     k: isize,
     b: *const i8,
