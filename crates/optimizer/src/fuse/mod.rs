@@ -5,6 +5,7 @@ mod conv;
 mod epilogue;
 mod gated;
 mod gelu;
+mod group_norm;
 mod layer_norm;
 mod product;
 mod quantized;
@@ -13,8 +14,9 @@ mod weights;
 pub use attention::{Attention, AttentionOfRows};
 pub use conv::{BatchNormIntoConv, BiasIntoConv, ScaleIntoConv};
 pub use epilogue::Epilogue;
-pub use gated::{HardSwish, Mish, Swish};
+pub use gated::{HardSigmoid, HardSwish, Mish, Swish};
 pub use gelu::{Gelu, GeluTanh};
+pub use group_norm::{AffineIntoNorm, GroupOfInstance};
 pub use layer_norm::{Normalize, NormalizeBias};
 pub use quantized::{
     ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
@@ -33,10 +35,13 @@ pub fn patterns() -> Box<dyn Pass> {
             Box::new(Gelu),
             Box::new(GeluTanh),
             Box::new(HardSwish),
+            Box::new(HardSigmoid),
             Box::new(Swish),
             Box::new(Mish),
             Box::new(Normalize),
             Box::new(NormalizeBias),
+            Box::new(GroupOfInstance),
+            Box::new(AffineIntoNorm),
             Box::new(Attention),
             Box::new(AttentionOfRows),
         ],

@@ -1,16 +1,36 @@
 use crate::{
     pass::Numerics,
-    pattern::{dtype, find, scalar},
+    pattern::{binary_at, dtype, find, same_type, scalar},
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
-    Graph, NodeId, OpKind, Patch,
-    ops::{Op, Unary, UnaryKind},
+    Graph, NodeId, OpKind, Patch, ValueId,
+    ops::{BinaryKind, Op, Unary, UnaryKind},
 };
 
-/// Makes a clip with constant bounds a clamp, and one at 0 from below a ReLU: ops that an epilogue takes.
+/// Makes a clip with constant bounds, and a minimum or maximum of a constant, a clamp, and one at 0 from
+/// below a ReLU: ops that an epilogue takes.
 #[derive(Debug)]
 pub struct ClampConstants;
+
+/// What is clipped, and the values that bound it.
+fn clipped(g: &Graph, at: NodeId) -> Option<(ValueId, [Option<ValueId>; 2])> {
+    let node = g.node(at);
+    if matches!(node.op, Op::Clip(_)) {
+        return Some((node.input(0)?, [node.input(1), node.input(2)]));
+    }
+    let (kind, a, b) = binary_at(g, at)?;
+    // Integers keep their type's range, which f32 does not hold.
+    let (x, bound) = [(a, b), (b, a)].into_iter().find(|(_, c)| scalar(g, *c).is_some())?;
+    if !dtype(g, x)?.is_float() || !same_type(g, x, node.output()) {
+        return None;
+    }
+    match kind {
+        BinaryKind::Max => Some((x, [Some(bound), None])),
+        BinaryKind::Min => Some((x, [None, Some(bound)])),
+        _ => None,
+    }
+}
 
 impl Rule for ClampConstants {
     fn name(&self) -> &'static str {
@@ -22,19 +42,16 @@ impl Rule for ClampConstants {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Clip]
+        &[OpKind::Clip, OpKind::Binary]
     }
 
     fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         let node = g.node(at);
-        if !matches!(node.op, Op::Clip(_)) {
-            return Outcome::NoMatch;
-        }
-        let x = find!(node.input(0));
+        let (x, given) = find!(clipped(g, at));
         let dtype = find!(dtype(g, x));
         let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
-        for (i, bound) in bounds.iter_mut().enumerate() {
-            let Some(v) = node.input(i + 1) else { continue };
+        for (v, bound) in given.into_iter().zip(&mut bounds) {
+            let Some(v) = v else { continue };
             let Some(c) = scalar(g, v) else {
                 return Outcome::Declined("a bound is computed");
             };
