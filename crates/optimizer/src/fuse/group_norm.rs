@@ -3,6 +3,7 @@ use crate::{
     pass::Numerics,
     pattern::{binary_at, dims, dtype, find, same_dims, same_type},
     rule::{Outcome, Rule, RuleCx},
+    simplify::operand_known,
 };
 use tensormill_ir::{
     Dim, Graph, Node, NodeId, OpKind, Patch, ValueId,
@@ -70,10 +71,13 @@ impl Rule for GroupOfInstance {
         let (_, norm) = find!(g.producer(normalized));
         let Op::InstanceNorm(op) = &norm.op else { return Outcome::NoMatch };
         let grouped = find!(norm.input(0));
-        let (_, split) = find!(g.producer(grouped));
+        let (split_at, split) = find!(g.producer(grouped));
         let Op::Reshape(_) = split.op else { return Outcome::NoMatch };
         let x = find!(split.input(0));
         let (whole, parts) = (find!(dims(g, x)), find!(dims(g, grouped)));
+        if !operand_known(g, at) || !operand_known(g, split_at) {
+            return Outcome::Declined("the shapes come from data");
+        }
         if !same_type(g, x, out) {
             return Outcome::Declined("the result does not have the shape from before the groups");
         }

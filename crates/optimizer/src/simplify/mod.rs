@@ -9,6 +9,7 @@ mod idempotent;
 mod identity;
 mod movement;
 mod pad;
+mod regroup;
 mod reshape;
 mod transpose;
 
@@ -22,6 +23,8 @@ pub use idempotent::{CastOfCast, UnaryOfUnary};
 pub use identity::{NegativeZero, Neutral};
 pub use movement::{ConcatEmpty, Unmoved};
 pub use pad::PadIntoConv;
+pub use regroup::TransposeBetweenReshapes;
+pub(crate) use reshape::operand_known;
 pub use reshape::{ReshapeOfReshape, ToReshape};
 pub use transpose::{TransposeIntoMatMul, TransposeOfTranspose, TransposeToReshape};
 
@@ -46,6 +49,7 @@ pub fn pass() -> Box<dyn Pass> {
             Box::new(TransposeOfTranspose),
             Box::new(TransposeToReshape),
             Box::new(ReshapeOfReshape),
+            Box::new(TransposeBetweenReshapes),
             Box::new(ToReshape),
         ],
     ))
