@@ -1,21 +1,27 @@
+//! Attention, as exporters spell it with products and a softmax.
+
+mod heads;
+mod mask;
+mod rows;
+
+pub use rows::AttentionOfRows;
+
 use crate::{
     pass::Numerics,
-    pattern::{binary, dims, dtype, find, keeps_shape, scalar},
+    pattern::{binary, dims, dtype, find, scalar, unary},
     rule::{Outcome, Rule, RuleCx},
 };
+use mask::Mask;
 use tensormill_ir::{
-    Dim, Graph, New, NodeId, OpKind, Patch, ValueId,
-    ops::{Attention as AttentionOp, AttentionScores, BinaryKind, MatMul, Op, Softmax, Transpose},
+    Graph, New, NodeId, OpKind, Patch, ValueId,
+    ops::{Attention as AttentionOp, BinaryKind, MatMul, Op, Softmax, Transpose, UnaryKind},
 };
 use tensormill_tensor::DType;
 
-/// Finds attention in two products with a softmax between them, with a scale and an added mask before it.
+/// Finds attention in two products with a softmax between them, with a scale and a mask before it. Heads of
+/// keys and values that were repeated for the queries' are read as they were.
 #[derive(Debug)]
 pub struct Attention;
-
-/// Takes attention whose heads were only brought to the front, and back behind, on the rows as they were.
-#[derive(Debug)]
-pub struct AttentionOfRows;
 
 /// Heads to the front, or back behind; its own inverse.
 const SWAP: [usize; 4] = [0, 2, 1, 3];
@@ -59,6 +65,20 @@ fn rank(g: &Graph, v: ValueId) -> Option<usize> {
     Some(dims(g, v)?.len())
 }
 
+/// The `p` of `where(isnan(p), 0, p)`, by which exporters let queries that may see nothing yield zeros.
+fn guarded(g: &Graph, v: ValueId) -> Option<ValueId> {
+    let (_, n) = g.producer(v)?;
+    let Op::Where(_) = n.op else { return None };
+    let (c, zero, p) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    (scalar(g, zero) == Some(0.0) && unary(g, c) == Some((UnaryKind::IsNan, p))).then_some(p)
+}
+
+/// Whether only the guard reads the probabilities, and only it what it asks of them.
+fn guards_alone(g: &Graph, weights: ValueId, p: ValueId, cx: &RuleCx<'_>) -> bool {
+    let asked = g.producer(weights).and_then(|(_, n)| n.input(0));
+    g.value(p).users().len() == 2 && !cx.is_output(p) && asked.is_some_and(|c| cx.is_private(g, c))
+}
+
 impl Rule for Attention {
     fn name(&self) -> &'static str {
         "attention"
@@ -74,18 +94,18 @@ impl Rule for Attention {
 
     fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         let node = g.node(at);
-        let (p, v, trans_v) = find!(product(g, node.output()));
+        let (weights, mut v, trans_v) = find!(product(g, node.output()));
+        let guard = guarded(g, weights);
+        let p = guard.unwrap_or(weights);
         let (_, softmax) = find!(g.producer(p));
         let Op::Softmax(Softmax { axis }) = softmax.op else { return Outcome::NoMatch };
         let mut scores = find!(softmax.input(0));
         // From here back to the product of queries and keys, which must be there for a match at all.
-        let mut inner = vec![p, scores];
-        let mut mask = None;
+        let mut inner = vec![weights, scores];
         let mut factor = 1.0;
-        if let Some((a, b)) = binary(g, scores, BinaryKind::Add) {
-            let is_score = |v: ValueId| product(g, v).or_else(|| product(g, scaled(g, v)?.0)).is_some();
-            let (s, m) = find!([(a, b), (b, a)].into_iter().find(|(s, _)| is_score(*s)));
-            mask = Some(m);
+        let is_score = |v: ValueId| product(g, v).or_else(|| product(g, scaled(g, v)?.0)).is_some();
+        let mask = Mask::of(g, scores, is_score);
+        if let Some((s, _)) = mask {
             scores = s;
             inner.push(s);
         }
@@ -95,19 +115,24 @@ impl Rule for Attention {
             inner.push(x);
         }
         let (mut q, mut k, trans_k) = find!(product(g, scores));
-        if rank(g, p) != Some(4) || !(axis == -1 || axis == 3) {
-            return Outcome::Declined("the scores are not of rank 4, or the softmax is not over the keys");
+        let Some(all @ (3 | 4)) = rank(g, p) else {
+            return Outcome::Declined("the scores are not of rank 3 or 4");
+        };
+        if !(axis == -1 || axis == all as i64 - 1) {
+            return Outcome::Declined("the softmax is not over the keys");
         }
-        if trans_v || [q, k, v].iter().any(|x| rank(g, *x) != Some(4) || dtype(g, *x) != Some(DType::F32)) {
-            return Outcome::Declined("queries, keys or values are not f32 of rank 4, or lie transposed");
+        if trans_v || [q, k, v].iter().any(|x| rank(g, *x) != Some(all) || dtype(g, *x) != Some(DType::F32)) {
+            return Outcome::Declined("queries, keys or values are not f32 of one rank, or lie transposed");
         }
-        if !inner.iter().all(|x| cx.is_private(g, *x)) {
+        if !inner.iter().all(|x| cx.is_private(g, *x))
+            || guard.is_some_and(|p| !guards_alone(g, weights, p, cx))
+        {
             return Outcome::Declined("the scores have other readers");
         }
         // The scale may also have been spread over queries and keys.
         for x in [&mut q, &mut k] {
             if let Some((y, c)) = scaled(g, *x)
-                && rank(g, y) == Some(4)
+                && rank(g, y) == Some(all)
             {
                 factor *= c;
                 *x = y;
@@ -117,115 +142,55 @@ impl Rule for Attention {
             return Outcome::Declined("the scale is zero or not finite");
         }
         let mut patch = Patch::new();
-        // Keys as `[batch, heads, keys, size]`: as they are, or what was turned for the product.
-        let (keys, place) = match (trans_k, transposed(g, k)) {
-            (true, _) => (New::Old(k), (k, [0, 1, 2, 3])),
-            (false, Some((source, perm))) if perm == [0, 1, 3, 2] => {
-                (New::Old(source), (source, [0, 1, 2, 3]))
-            }
-            (false, Some((source, perm))) if perm == [0, 2, 3, 1] => {
-                (patch.op(Transpose { perm: SWAP.to_vec() }, &[source.into()]), (source, SWAP))
+        // Keys as `[.., keys, size]`: as they are, or what was turned for the product.
+        let stay: Vec<usize> = (0..all).collect();
+        let (mut keys, place) = match (trans_k, transposed(g, k)) {
+            (true, _) => (New::Old(k), (k, stay)),
+            (false, Some((source, perm))) if perm.len() == all => {
+                let mut perm = perm.to_vec();
+                perm.swap(all - 2, all - 1);
+                if perm == stay {
+                    (New::Old(source), (source, perm))
+                } else {
+                    (patch.op(Transpose { perm: perm.clone() }, &[source.into()]), (source, perm))
+                }
             }
             _ => return Outcome::Declined("the keys lie transposed"),
         };
         let key = |i: usize| (place.0, place.1[i]);
-        let fits = same(g, (q, 0), key(0))
-            && same(g, (q, 1), key(1))
-            && same(g, (v, 0), key(0))
-            && same(g, (v, 1), key(1))
-            && same(g, (v, 2), key(2))
-            && same(g, (q, 3), key(3));
+        let fits = (0..all - 2).all(|i| same(g, (q, i), key(i)) && same(g, (v, i), key(i)))
+            && same(g, (v, all - 2), key(all - 2))
+            && same(g, (q, all - 1), key(all - 1));
         if !fits {
             return Outcome::Declined("batches or heads broadcast, or are not known to be the same");
         }
-        if let Some(m) = mask {
-            if dtype(g, m) != Some(DType::F32) {
-                return Outcome::Declined("the mask is not f32");
-            }
-            // A mask that ends before the keys hides those after it, so one of a single key would not broadcast.
-            let last = dims(g, m).and_then(|d| d.last());
-            let all_keys = dims(g, v).zip(last).is_some_and(|(v, m)| v[2].same(m));
-            if !all_keys || !keeps_shape(g, p, m) {
-                return Outcome::Declined("the mask is not one of every key, or may enlarge the scores");
+        let mut op = AttentionOp { scale: Some((factor as f32).into()), ..AttentionOp::default() };
+        let mut masked = None;
+        if let Some((_, mask)) = mask {
+            if mask.is_causal(g, p) {
+                op.causal = true;
+            } else {
+                if let Err(why) = mask.fits(g, p, v) {
+                    return Outcome::Declined(why);
+                }
+                masked = Some(find!(mask.operand(&mut patch, g, all)));
+                op.blind_nan = guard.is_none();
             }
         }
-        let op = AttentionOp {
-            scale: Some((factor as f32).into()),
-            blind_nan: mask.is_some(),
-            ..AttentionOp::default()
-        };
+        if all == 3 {
+            // One head, whose rows are all there is in rows of every head.
+            (op.q_heads, op.kv_heads) = (1, 1);
+        } else if let New::Old(k) = keys
+            && let (Some(shared), Some(values)) = (heads::shared(g, k), heads::shared(g, v))
+            && same(g, (shared, 1), (values, 1))
+        {
+            (keys, v) = (shared.into(), values);
+        }
         let mut inputs: Vec<Option<New>> = vec![Some(q.into()), Some(keys), Some(v.into())];
-        inputs.extend(mask.map(|m| Some(m.into())));
+        inputs.extend(masked.map(Some));
         let new = patch.node(op, &inputs);
         patch.origin(node.origin.clone());
         patch.replace(node.output(), new);
         Outcome::Rewrite(patch)
-    }
-}
-
-/// The rows `[batch, sequence, heads * size]` of which `v` is `[batch, heads, sequence, size]`.
-fn rows(g: &Graph, v: ValueId) -> Option<ValueId> {
-    let (split, perm) = transposed(g, v)?;
-    let (_, n) = g.producer(split)?;
-    let Op::Reshape(_) = n.op else { return None };
-    let x = n.input(0)?;
-    (perm == SWAP && merges(g, split, x)).then_some(x)
-}
-
-/// Whether `[batch, sequence, heads, size]` is certainly `rows` with its last axis in two.
-fn merges(g: &Graph, split: ValueId, rows: ValueId) -> bool {
-    let (Some([b, s, h, d]), Some([rb, rs, rd])) =
-        (dims(g, split).map(|d| &d[..]), dims(g, rows).map(|d| &d[..]))
-    else {
-        return false;
-    };
-    let size = h.known().zip(d.known()).and_then(|(h, d)| h.checked_mul(d));
-    b.same(rb) && s.same(rs) && size.is_some() && size == rd.known()
-}
-
-impl Rule for AttentionOfRows {
-    fn name(&self) -> &'static str {
-        "attention_of_rows"
-    }
-
-    fn numerics(&self) -> Numerics {
-        Numerics::Exact
-    }
-
-    fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Reshape]
-    }
-
-    fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
-        let node = g.node(at);
-        let turned = find!(node.input(0));
-        let (heads, perm) = find!(transposed(g, turned));
-        let (_, below) = find!(g.producer(heads));
-        let Op::Attention(op) = &below.op else { return Outcome::NoMatch };
-        if perm != SWAP || !merges(g, turned, node.output()) {
-            return Outcome::Declined("the result's heads are not put side by side");
-        }
-        if op.present || op.scores != AttentionScores::None {
-            return Outcome::Declined("the attention has further results");
-        }
-        if !cx.is_private(g, turned) || !cx.is_private(g, heads) {
-            return Outcome::Declined("the result by heads has other readers");
-        }
-        let operands: Option<Vec<ValueId>> = (0..3).map(|i| rows(g, below.input(i)?)).collect();
-        let Some(operands) = operands else {
-            return Outcome::Declined("queries, keys or values are no rows of all heads");
-        };
-        let count = |i: usize| dims(g, below.input(i)?)?.get(1).and_then(Dim::known);
-        let (q_heads, kv_heads) = (find!(count(0)), find!(count(1)));
-        let mut inputs: Vec<Option<New>> = below.inputs.iter().map(|v| v.map(New::Old)).collect();
-        for (input, rows) in inputs.iter_mut().zip(operands) {
-            *input = Some(rows.into());
-        }
-        // Unless it was given, the scale follows from the size of a head, which stays.
-        let mut p = Patch::new();
-        let new = p.node(AttentionOp { q_heads, kv_heads, ..op.clone() }, &inputs);
-        p.origin(below.origin.clone());
-        p.replace(node.output(), new);
-        Outcome::Rewrite(p)
     }
 }
