@@ -1,6 +1,6 @@
 use crate::{
     pass::Numerics,
-    pattern::{binary_at, dtype, find, same_type, scalar},
+    pattern::{binary, binary_at, dtype, find, same_type, scalar},
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
@@ -8,8 +8,8 @@ use tensormill_ir::{
     ops::{BinaryKind, Op, Unary, UnaryKind},
 };
 
-/// Makes a clip with constant bounds, and a minimum or maximum of a constant, a clamp, and one at 0 from
-/// below a ReLU: ops that an epilogue takes.
+/// Makes a clip with constant bounds, also one written as a minimum of a maximum or the other way round, a
+/// clamp, and one at 0 from below a ReLU: ops that an epilogue takes.
 #[derive(Debug)]
 pub struct ClampConstants;
 
@@ -20,16 +20,20 @@ fn clipped(g: &Graph, at: NodeId) -> Option<(ValueId, [Option<ValueId>; 2])> {
         return Some((node.input(0)?, [node.input(1), node.input(2)]));
     }
     let (kind, a, b) = binary_at(g, at)?;
-    // Integers keep their type's range, which f32 does not hold.
-    let (x, bound) = [(a, b), (b, a)].into_iter().find(|(_, c)| scalar(g, *c).is_some())?;
-    if !dtype(g, x)?.is_float() || !same_type(g, x, node.output()) {
-        return None;
-    }
-    match kind {
-        BinaryKind::Max => Some((x, [Some(bound), None])),
-        BinaryKind::Min => Some((x, [None, Some(bound)])),
-        _ => None,
-    }
+    let inside = match kind {
+        BinaryKind::Min => BinaryKind::Max,
+        BinaryKind::Max => BinaryKind::Min,
+        _ => return None,
+    };
+    let bounded =
+        |(a, b): (ValueId, ValueId)| [(a, b), (b, a)].into_iter().find(|(_, c)| scalar(g, *c).is_some());
+    let (mid, outer) = bounded((a, b))?;
+    let (x, inner) = bounded(binary(g, mid, inside)?)?;
+    let (low, high) = if kind == BinaryKind::Min { (inner, outer) } else { (outer, inner) };
+    // Which bound comes last matters where they cross. Integers keep their type's range, which f32 does not hold.
+    let fits =
+        dtype(g, x)?.is_float() && same_type(g, x, node.output()) && scalar(g, low)? <= scalar(g, high)?;
+    fits.then_some((x, [Some(low), Some(high)]))
 }
 
 impl Rule for ClampConstants {
