@@ -13,7 +13,7 @@ mod regroup;
 mod reshape;
 mod transpose;
 
-pub use branch::ConstantIf;
+pub use branch::{ConstantIf, UnrollLoop};
 pub use clip::ClampConstants;
 pub use common::Common;
 pub use dead::{Dead, Refine};
@@ -38,6 +38,7 @@ pub fn pass() -> Box<dyn Pass> {
             Box::new(TransposeIntoMatMul),
             Box::new(Fold),
             Box::new(ConstantIf),
+            Box::new(UnrollLoop),
             Box::new(PadIntoConv),
             Box::new(Neutral),
             Box::new(NegativeZero),
