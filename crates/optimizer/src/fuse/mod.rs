@@ -9,9 +9,10 @@ mod group_norm;
 mod layer_norm;
 mod product;
 mod quantized;
+mod rotary;
 mod weights;
 
-pub use attention::{Attention, AttentionOfRows};
+pub use attention::{Attention, AttentionOfRows, SharedHeads};
 pub use conv::{BatchNormIntoConv, BiasIntoConv, ScaleIntoConv};
 pub use epilogue::Epilogue;
 pub use gated::{HardSigmoid, HardSwish, Mish, Swish};
@@ -23,6 +24,7 @@ pub use quantized::{
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
     TableOfBytes, Unpack,
 };
+pub use rotary::Rotary;
 pub use weights::ScaleIntoMatMul;
 
 use crate::{driver::RuleSet, pass::Pass, simplify::Fold};
@@ -42,7 +44,9 @@ pub fn patterns() -> Box<dyn Pass> {
             Box::new(NormalizeBias),
             Box::new(GroupOfInstance),
             Box::new(AffineIntoNorm),
+            Box::new(Rotary),
             Box::new(Attention),
+            Box::new(SharedHeads),
             Box::new(AttentionOfRows),
         ],
     ))

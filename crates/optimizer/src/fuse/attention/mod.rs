@@ -4,6 +4,7 @@ mod heads;
 mod mask;
 mod rows;
 
+pub use heads::SharedHeads;
 pub use rows::AttentionOfRows;
 
 use crate::{
