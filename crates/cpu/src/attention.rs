@@ -1,9 +1,11 @@
-//! Attention by heads, read and written where the heads lie.
+//! Attention by heads, read and written where the heads lie, and rotary positions.
 
 use crate::native::{Built, Call, Fail, Known, Native, Prep};
 use std::borrow::Cow;
-use tensormill_ir::ops::{Attention, AttentionScores};
-use tensormill_kernels::attention::{Heads, Mask, MaskValues, Scoring, Sizes, attention as kernel};
+use tensormill_ir::ops::{Attention, AttentionScores, RotaryEmbedding};
+use tensormill_kernels::attention::{
+    Heads, Mask, MaskValues, Rotary, Scoring, Sizes, attention as kernel, rotary as rotary_kernel,
+};
 use tensormill_kernels::copy::row_major;
 use tensormill_tensor::{DType, arena};
 
@@ -168,5 +170,39 @@ pub(crate) fn attention(p: &Prep<'_>, op: &Attention) -> Built {
     native.flops = [batch, heads, queries, keys, size + value_size]
         .iter()
         .fold(2, |all, n| u64::saturating_mul(all, *n as u64));
+    Ok(native)
+}
+
+pub(crate) fn rotary(p: &Prep<'_>, op: &RotaryEmbedding) -> Built {
+    (0..3).try_for_each(|i| p.need(i, DType::F32))?;
+    let (x, cos, sin) = (p.get(0)?, p.get(1)?, p.get(2)?);
+    let (batch, heads, rows, size) = match *x.shape {
+        [batch, heads, rows, size] => (batch, heads, rows, size),
+        [batch, rows, width] if op.heads > 0 && width % op.heads == 0 => {
+            (batch, op.heads, rows, width / op.heads)
+        }
+        _ => return Err("the heads do not divide the rows".into()),
+    };
+    let rotated = if op.dim == 0 { size } else { op.dim };
+    let by_id = p.opt(3).is_some();
+    let fits = match (cos.shape, by_id) {
+        (&[_, half], true) => half * 2 == rotated && *p.get(3)?.shape == [batch, rows],
+        (&[b, s, half], false) => [b, s, half * 2] == [batch, rows, rotated],
+        _ => false,
+    };
+    if !fits || cos.shape != sin.shape {
+        return Err("the tables are not of half the rotated part".into());
+    }
+    if by_id {
+        p.need(3, DType::I64)?;
+    }
+    let heads_first = x.shape.len() == 4;
+    let r = Rotary { batch, heads, rows, size, rotated, heads_first, interleaved: op.interleaved };
+    let mut native = Native::new("rotary-embedding", move |c: &mut Call<'_, '_>| {
+        let (x, cos, sin) = (c.get::<f32>(0)?, c.get::<f32>(1)?, c.get::<f32>(2)?);
+        let ids = if by_id { Some(c.get::<i64>(3)?) } else { None };
+        Ok(rotary_kernel(c.pool, r, x, cos, sin, ids, c.out::<f32>(0)?)?)
+    })?;
+    native.flops = 3 * x.len() as u64;
     Ok(native)
 }

@@ -409,6 +409,7 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::Cast(_) => crate::elementwise::cast(p),
         Op::MatMul(m) => crate::matmul::matmul(p, m),
         Op::Attention(o) => crate::attention::attention(p, o),
+        Op::RotaryEmbedding(o) => crate::attention::rotary(p, o),
         Op::Reduce(r) => crate::reduce::reduce(p, r),
         Op::ArgReduce(r) => crate::reduce::arg_reduce(p, r),
         Op::Transpose(t) => crate::shape::transpose(p, t),

@@ -175,6 +175,35 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(120))]
+
+    #[test]
+    fn rotary_positions(sizes in (1usize..3, 1usize..4, 0usize..9), half in 1usize..12, more in 0usize..3, flags: [bool; 3], threads in 1usize..3) {
+        let ((batch, heads, s), [by_rows, interleaved, given]) = (sizes, flags);
+        let size = 2 * half + more;
+        let x = if by_rows { vec![batch, s, heads * size] } else { vec![batch, heads, s, size] };
+        let (table, ids) = if given { (vec![7, half], format!(", %ids: i64[{batch},{s}]")) } else { (vec![batch, s, half], String::new()) };
+        let also = if given { ", %ids" } else { "" };
+        let source = format!(
+            "graph @main(%x: f32{x:?}, %c: f32{table:?}, %s: f32{table:?}{ids}) -> (%y) {{
+              %y: f32{x:?} = rotary_embedding %x, %c, %s{also} {{heads={heads}, dim={}, interleaved={interleaved}}}
+            }}",
+            2 * half
+        );
+        let mut inputs = vec![f32s(&x, 1), f32s(&table, 5), f32s(&table, 9)];
+        if given {
+            let ids = (0..batch * s).map(|i| (i * 5 % 7) as i64).collect();
+            inputs.push(Tensor::from_vec([batch, s], ids).unwrap().into());
+        }
+        let g = graph(&source);
+        same(&g, &inputs, threads).map_err(|e| TestCaseError::fail(format!("{e}\n{g}")))?;
+        let plan = CpuBackend::new(Pool::serial()).compile(g.clone(), &CompileOptions::default()).unwrap();
+        common::run(&*plan, &inputs).unwrap();
+        prop_assert!(plan.report().nodes.iter().any(|n| n.kernel == "rotary-embedding"), "{}", plan.report());
+    }
+}
+
 /// Heads that were only turned to the front need no copy.
 #[test]
 fn transpositions_are_read_through() {

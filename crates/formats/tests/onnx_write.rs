@@ -147,6 +147,23 @@ const SPELLED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "graph @g(%q: f32[B,4,S,4], %k: f32[B,2,T,4], %v: f32[B,2,T,3], %m: f32[1,1,S,T]) -> (%y) {\n\
+         %y: f32[B,4,S,3] = attention %q, %k, %v, %m {scale=1.0, blind_nan=true}\n}",
+        &[
+            "Unsqueeze",
+            "Expand",
+            "Reshape",
+            "Transpose",
+            "Unsqueeze",
+            "Expand",
+            "Reshape",
+            "MatMul",
+            "Add",
+            "Softmax",
+            "MatMul",
+        ],
+    ),
+    (
         "graph @g(%q: f32[1,2,S,4], %k: f32[1,2,T,4], %v: f32[1,2,T,4]) -> (%y) {\n\
          %y: f32[1,2,S,4] = attention %q, %k, %v {causal=true}\n}",
         &["Attention"],

@@ -7,9 +7,12 @@
 mod block;
 mod few;
 mod probabilities;
+mod rotary;
 mod rows;
 #[cfg(test)]
 mod tests;
+
+pub use rotary::{Rotary, rotary};
 
 use crate::error::{KernelError, at_least, extent};
 use crate::matmul::driver::FirstError;

@@ -74,6 +74,55 @@ proptest! {
     }
 }
 
+/// Shapes of the same number of elements: every cut of these parts into axes, sometimes with an axis of 1.
+fn cut(bytes: &mut Bytes, parts: &[i64]) -> Vec<i64> {
+    let mut out = vec![];
+    for (i, p) in parts.iter().enumerate() {
+        match out.last_mut() {
+            Some(last) if i > 0 && bytes.below(2) == 1 => *last *= p,
+            _ => out.push(*p),
+        }
+        if bytes.below(8) == 0 {
+            out.push(1);
+        }
+    }
+    out
+}
+
+#[test]
+fn transposes_between_reshapes_move_the_same_elements() {
+    let mut applied = 0;
+    for seed in 0..600 {
+        let mut bytes = Bytes::seeded(seed, 200);
+        let n = 2 + bytes.below(4);
+        let parts: Vec<i64> = (0..n).map(|_| 2 + bytes.below(2) as i64).collect();
+        let (from, mid) = (cut(&mut bytes, &parts), cut(&mut bytes, &parts));
+        let mut perm: Vec<usize> = (0..mid.len()).collect();
+        (1..mid.len()).rev().for_each(|i| perm.swap(i, bytes.below(i + 1)));
+        // Every axis of the middle as it was, or with the one after it.
+        let turned: Vec<i64> = perm.iter().map(|p| mid[*p]).collect();
+        let to = cut(&mut bytes, &turned);
+        let g = format!(
+            "graph @main(%x: f32{from:?}) -> (%y) {{\n  %m: i64[{}] = const {mid:?}\n  %t: i64[{}] = const {to:?}\n  \
+             %0: f32{mid:?} = reshape %x, %m\n  %1: f32{turned:?} = transpose %0 {{perm={perm:?}}}\n  \
+             %y: f32{to:?} = reshape %1, %t\n}}",
+            mid.len(),
+            to.len()
+        );
+        let g = text::parse(&g).expect("parses");
+        let mut o = g.clone();
+        let options = OptOptions { numerics: Numerics::Exact, verify: true, ..Default::default() };
+        let log =
+            Pipeline::by_name("basic").expect("a named pipeline").run(&mut o, &options).expect("optimizes");
+        applied += log.rewrites_of("transpose_between_reshapes");
+        let inputs = random_inputs(&g, &mut Bytes::seeded(seed, 1 << 12));
+        if let Err(e) = compare(&g, &o, &inputs, Numerics::Exact) {
+            panic!("{e}\n{g}\nbecame\n{o}");
+        }
+    }
+    assert!(applied > 100, "only {applied} were rewritten");
+}
+
 #[test]
 fn optimizing_twice_changes_nothing() {
     for seed in 0..40 {

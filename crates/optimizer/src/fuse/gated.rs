@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     pass::Numerics,
-    pattern::{binary_at, find, unary},
+    pattern::{binary, binary_at, find, scalar, unary},
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
@@ -125,4 +125,60 @@ impl Rule for HardSwish {
         }
         Outcome::NoMatch
     }
+}
+
+/// `clamp(a x + b, 0, m) / m`, as `relu6(x + 3) / 6`.
+#[derive(Debug)]
+pub struct HardSigmoid;
+
+impl Rule for HardSigmoid {
+    fn name(&self) -> &'static str {
+        "hard_sigmoid"
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Reassociates
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Binary, OpKind::Unary]
+    }
+
+    fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
+        let out = g.node(at).output();
+        let (factor, gate) = match binary_at(g, at) {
+            None => (1.0, out),
+            Some((BinaryKind::Mul | BinaryKind::Div, ..)) => {
+                let product = Product::at(g, at, cx);
+                let &[gate] = &product.factors[..] else { return Outcome::NoMatch };
+                (product.constant, gate)
+            }
+            Some(_) => return Outcome::NoMatch,
+        };
+        let Some((UnaryKind::Clamp { min, max }, u)) = unary(g, gate) else { return Outcome::NoMatch };
+        let tol = tolerance(g, out);
+        if min.0 != 0.0 || !close(factor * f64::from(max.0), 1.0, tol) {
+            return Outcome::NoMatch;
+        }
+        let (t, b) = find!(shifted(g, u));
+        let inner = Product::of(g, t, None, cx);
+        let &[x] = &inner.factors[..] else { return Outcome::NoMatch };
+        let (alpha, beta) = ((factor * inner.constant) as f32, (factor * b) as f32);
+        if !alpha.is_finite() || !beta.is_finite() {
+            return Outcome::Declined("the slope or the shift is not finite");
+        }
+        if gate != out && !cx.is_private(g, gate) {
+            return Outcome::Declined("the clamp has other readers");
+        }
+        becomes(g, at, UnaryKind::HardSigmoid { alpha: alpha.into(), beta: beta.into() }, x)
+    }
+}
+
+/// The term and the constant of `term + constant` or `term - constant`.
+fn shifted(g: &Graph, v: ValueId) -> Option<(ValueId, f64)> {
+    if let Some((a, b)) = binary(g, v, BinaryKind::Add) {
+        return [(a, b), (b, a)].into_iter().find_map(|(t, c)| Some((t, scalar(g, c)?)));
+    }
+    let (t, c) = binary(g, v, BinaryKind::Sub)?;
+    Some((t, -scalar(g, c)?))
 }

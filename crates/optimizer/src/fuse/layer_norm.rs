@@ -1,15 +1,16 @@
 use crate::{
     pass::Numerics,
-    pattern::{binary, binary_at, dims, find, same_type, scalar, unary},
+    pattern::{binary, binary_at, dims, dtype, find, same_type, scalar, unary},
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
-    Graph, New, NodeId, OpKind, Patch, ValueId,
-    ops::{BinaryKind, LayerNorm, Op, Reduce, ReduceKind, RmsNorm, UnaryKind},
+    Dim, Graph, New, NodeId, OpKind, Patch, ValueId,
+    ops::{BinaryKind, Cast, InstanceNorm, LayerNorm, Op, Reduce, ReduceKind, RmsNorm, UnaryKind},
 };
+use tensormill_tensor::Tensor;
 
-/// Finds layer and root-mean-square normalizations in the means, differences and roots that exporters
-/// write, together with the scale after them.
+/// Finds layer, instance and root-mean-square normalizations in the means, differences and roots that
+/// exporters write, together with the scale after them where it is one of a row's elements.
 #[derive(Debug)]
 pub struct Normalize;
 
@@ -96,6 +97,91 @@ fn normalized(g: &Graph, v: ValueId) -> Option<Normalized> {
     Some(Normalized { x: d, axis, epsilon, centered: false })
 }
 
+/// A product of what is normalized, maybe cast before, and a scale.
+struct Scaled {
+    norm: Normalized,
+    n: ValueId,
+    scale: ValueId,
+    /// Whether a cast is between them.
+    cast: bool,
+}
+
+/// What is cast to a narrower float type.
+fn cast_of(g: &Graph, v: ValueId) -> Option<ValueId> {
+    let (_, n) = g.producer(v)?;
+    let Op::Cast(_) = n.op else { return None };
+    let x = n.input(0)?;
+    let (from, to) = (dtype(g, x)?, dtype(g, v)?);
+    (from.is_float() && to.is_float() && from.bits() > to.bits()).then_some(x)
+}
+
+/// The scaled normalization at a product.
+fn scaled(g: &Graph, at: NodeId) -> Option<Scaled> {
+    let (BinaryKind::Mul, a, b) = binary_at(g, at)? else { return None };
+    [(a, b), (b, a)].into_iter().find_map(|(n, scale)| {
+        if let Some(norm) = normalized(g, n) {
+            return Some(Scaled { norm, n, scale, cast: false });
+        }
+        let norm = normalized(g, cast_of(g, n)?)?;
+        Some(Scaled { norm, n, scale, cast: true })
+    })
+}
+
+/// Whether the scale has one element for each of a row, as kernels read it, and the product is no larger
+/// than what it scales.
+fn takes(g: &Graph, s: &Scaled, out: ValueId) -> bool {
+    let long = |d: &[Dim]| d.iter().skip_while(|d| d.known() == Some(1)).cloned().collect::<Vec<_>>();
+    let (Some(x), Some(scale)) = (dims(g, s.norm.x), dims(g, s.scale)) else { return false };
+    let (row, own) = (long(&x[s.norm.axis..]), long(scale));
+    scale.len() <= x.len()
+        && row.len() == own.len()
+        && row.iter().zip(&own).all(|(a, b)| a.same(b))
+        && same_type(g, s.n, out)
+}
+
+/// Whether the only reader of `n`, behind a cast or not, takes it with its scale.
+fn scaled_later(g: &Graph, n: ValueId, cx: &RuleCx<'_>) -> bool {
+    let sole = |v: ValueId| if cx.is_private(g, v) { g.value(v).users().first().copied() } else { None };
+    let takes_at = |at: NodeId| scaled(g, at).is_some_and(|s| takes(g, &s, g.node(at).output()));
+    sole(n).is_some_and(|user| {
+        takes_at(user)
+            || matches!(g.node(user).op, Op::Cast(_)) && sole(g.node(user).output()).is_some_and(takes_at)
+    })
+}
+
+impl Normalized {
+    /// The op over `x` with this scale.
+    fn op(&self, g: &Graph, p: &mut Patch, scale: New) -> Option<New> {
+        let (axis, epsilon) = (self.axis as i64 - dims(g, self.x)?.len() as i64, self.epsilon.into());
+        Some(if self.centered {
+            p.op(LayerNorm { axis, epsilon, with_stats: false }, &[self.x.into(), scale])
+        } else {
+            p.op(RmsNorm { axis, epsilon }, &[self.x.into(), scale])
+        })
+    }
+
+    /// The op over `x` with a scale that changes nothing, where sizes are known enough to have one.
+    fn bare(&self, g: &Graph, p: &mut Patch) -> Option<New> {
+        let (x, dtype) = (dims(g, self.x)?, dtype(g, self.x)?);
+        let filled = |shape: &[usize], v: f64| {
+            let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_ROW)?;
+            Tensor::from_f64s(dtype, shape, std::iter::repeat_n(v, n)).ok()
+        };
+        // Planes with their own mean: what scales them has an element for each channel.
+        if self.centered && self.axis == 2 && x.len() > 3 {
+            let channels = [x[1].known()?];
+            let (one, zero) = (p.constant(filled(&channels, 1.0)?), p.constant(filled(&channels, 0.0)?));
+            return Some(p.op(InstanceNorm { epsilon: self.epsilon.into() }, &[self.x.into(), one, zero]));
+        }
+        let row: Vec<usize> = x[self.axis..].iter().map(Dim::known).collect::<Option<_>>()?;
+        let one = p.constant(filled(&row, 1.0)?);
+        self.op(g, p, one)
+    }
+}
+
+/// Elements of a row whose scale of ones is worth its memory.
+const MAX_ROW: usize = 1 << 16;
+
 impl Rule for Normalize {
     fn name(&self) -> &'static str {
         "layer_norm"
@@ -111,28 +197,43 @@ impl Rule for Normalize {
 
     fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         let node = g.node(at);
-        let (kind, a, b) = find!(binary_at(g, at));
-        if kind != BinaryKind::Mul {
-            return Outcome::NoMatch;
-        }
-        let found = [(a, b), (b, a)].into_iter().find_map(|(n, s)| Some((normalized(g, n)?, n, s)));
-        let (norm, n, scale) = find!(found);
-        if !cx.is_private(g, n) {
-            return Outcome::Declined("what is normalized has other readers before it is scaled");
-        }
-        if !same_type(g, norm.x, node.output()) {
-            return Outcome::Declined("the scale may enlarge the result");
-        }
-        let (axis, epsilon) = (norm.axis as i64 - find!(dims(g, norm.x)).len() as i64, norm.epsilon.into());
+        let out = node.output();
         let mut p = Patch::new();
-        let operands: [New; 2] = [norm.x.into(), scale.into()];
-        let new = if norm.centered {
-            p.op(LayerNorm { axis, epsilon, with_stats: false }, &operands)
-        } else {
-            p.op(RmsNorm { axis, epsilon }, &operands)
+        let new = match scaled(g, at) {
+            Some(s) => {
+                if !takes(g, &s, out) {
+                    return Outcome::Declined("the scale is not one of a row's elements");
+                }
+                if !cx.is_private(g, s.n) {
+                    return Outcome::Declined("what is normalized has other readers before it is scaled");
+                }
+                if !s.cast {
+                    find!(s.norm.op(g, &mut p, s.scale.into()))
+                } else if find!(cast_of(g, s.n).map(|x| cx.is_private(g, x))) {
+                    let (inner, outer) = (find!(dtype(g, s.norm.x)), find!(dtype(g, out)));
+                    let scale = p.op(Cast { to: inner, ..Cast::default() }, &[s.scale.into()]);
+                    let wide = find!(s.norm.op(g, &mut p, scale));
+                    p.op(Cast { to: outer, ..Cast::default() }, &[wide])
+                } else {
+                    return Outcome::Declined("what is normalized has other readers before it is scaled");
+                }
+            }
+            None => {
+                let norm = find!(normalized(g, out));
+                if scaled_later(g, out, cx) {
+                    return Outcome::NoMatch;
+                }
+                if !same_type(g, norm.x, out) {
+                    return Outcome::Declined("the result may be larger than x");
+                }
+                match norm.bare(g, &mut p) {
+                    Some(new) => new,
+                    None => return Outcome::Declined("rows are not of known or of moderate length"),
+                }
+            }
         };
         p.origin(node.origin.clone());
-        p.replace(node.output(), new);
+        p.replace(out, new);
         Outcome::Rewrite(p)
     }
 }

@@ -5,22 +5,26 @@ mod conv;
 mod epilogue;
 mod gated;
 mod gelu;
+mod group_norm;
 mod layer_norm;
 mod product;
 mod quantized;
+mod rotary;
 mod weights;
 
-pub use attention::{Attention, AttentionOfRows};
+pub use attention::{Attention, AttentionOfRows, SharedHeads};
 pub use conv::{BatchNormIntoConv, BiasIntoConv, ScaleIntoConv};
 pub use epilogue::Epilogue;
-pub use gated::{HardSwish, Mish, Swish};
+pub use gated::{HardSigmoid, HardSwish, Mish, Swish};
 pub use gelu::{Gelu, GeluTanh};
+pub use group_norm::{AffineIntoNorm, GroupOfInstance};
 pub use layer_norm::{Normalize, NormalizeBias};
 pub use quantized::{
     ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
     TableOfBytes, Unpack,
 };
+pub use rotary::Rotary;
 pub use weights::ScaleIntoMatMul;
 
 use crate::{driver::RuleSet, pass::Pass, simplify::Fold};
@@ -33,11 +37,16 @@ pub fn patterns() -> Box<dyn Pass> {
             Box::new(Gelu),
             Box::new(GeluTanh),
             Box::new(HardSwish),
+            Box::new(HardSigmoid),
             Box::new(Swish),
             Box::new(Mish),
             Box::new(Normalize),
             Box::new(NormalizeBias),
+            Box::new(GroupOfInstance),
+            Box::new(AffineIntoNorm),
+            Box::new(Rotary),
             Box::new(Attention),
+            Box::new(SharedHeads),
             Box::new(AttentionOfRows),
         ],
     ))

@@ -1,16 +1,40 @@
 use crate::{
     pass::Numerics,
-    pattern::{dtype, find, scalar},
+    pattern::{binary, binary_at, dtype, find, same_type, scalar},
     rule::{Outcome, Rule, RuleCx},
 };
 use tensormill_ir::{
-    Graph, NodeId, OpKind, Patch,
-    ops::{Op, Unary, UnaryKind},
+    Graph, NodeId, OpKind, Patch, ValueId,
+    ops::{BinaryKind, Op, Unary, UnaryKind},
 };
 
-/// Makes a clip with constant bounds a clamp, and one at 0 from below a ReLU: ops that an epilogue takes.
+/// Makes a clip with constant bounds, also one written as a minimum of a maximum or the other way round, a
+/// clamp, and one at 0 from below a ReLU: ops that an epilogue takes.
 #[derive(Debug)]
 pub struct ClampConstants;
+
+/// What is clipped, and the values that bound it.
+fn clipped(g: &Graph, at: NodeId) -> Option<(ValueId, [Option<ValueId>; 2])> {
+    let node = g.node(at);
+    if matches!(node.op, Op::Clip(_)) {
+        return Some((node.input(0)?, [node.input(1), node.input(2)]));
+    }
+    let (kind, a, b) = binary_at(g, at)?;
+    let inside = match kind {
+        BinaryKind::Min => BinaryKind::Max,
+        BinaryKind::Max => BinaryKind::Min,
+        _ => return None,
+    };
+    let bounded =
+        |(a, b): (ValueId, ValueId)| [(a, b), (b, a)].into_iter().find(|(_, c)| scalar(g, *c).is_some());
+    let (mid, outer) = bounded((a, b))?;
+    let (x, inner) = bounded(binary(g, mid, inside)?)?;
+    let (low, high) = if kind == BinaryKind::Min { (inner, outer) } else { (outer, inner) };
+    // Which bound comes last matters where they cross. Integers keep their type's range, which f32 does not hold.
+    let fits =
+        dtype(g, x)?.is_float() && same_type(g, x, node.output()) && scalar(g, low)? <= scalar(g, high)?;
+    fits.then_some((x, [Some(low), Some(high)]))
+}
 
 impl Rule for ClampConstants {
     fn name(&self) -> &'static str {
@@ -22,19 +46,16 @@ impl Rule for ClampConstants {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Clip]
+        &[OpKind::Clip, OpKind::Binary]
     }
 
     fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         let node = g.node(at);
-        if !matches!(node.op, Op::Clip(_)) {
-            return Outcome::NoMatch;
-        }
-        let x = find!(node.input(0));
+        let (x, given) = find!(clipped(g, at));
         let dtype = find!(dtype(g, x));
         let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
-        for (i, bound) in bounds.iter_mut().enumerate() {
-            let Some(v) = node.input(i + 1) else { continue };
+        for (v, bound) in given.into_iter().zip(&mut bounds) {
+            let Some(v) = v else { continue };
             let Some(c) = scalar(g, v) else {
                 return Outcome::Declined("a bound is computed");
             };

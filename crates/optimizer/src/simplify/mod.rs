@@ -9,10 +9,11 @@ mod idempotent;
 mod identity;
 mod movement;
 mod pad;
+mod regroup;
 mod reshape;
 mod transpose;
 
-pub use branch::ConstantIf;
+pub use branch::{ConstantIf, UnrollLoop};
 pub use clip::ClampConstants;
 pub use common::Common;
 pub use dead::{Dead, Refine};
@@ -22,6 +23,8 @@ pub use idempotent::{CastOfCast, UnaryOfUnary};
 pub use identity::{NegativeZero, Neutral};
 pub use movement::{ConcatEmpty, Unmoved};
 pub use pad::PadIntoConv;
+pub use regroup::TransposeBetweenReshapes;
+pub(crate) use reshape::operand_known;
 pub use reshape::{ReshapeOfReshape, ToReshape};
 pub use transpose::{TransposeIntoMatMul, TransposeOfTranspose, TransposeToReshape};
 
@@ -35,6 +38,7 @@ pub fn pass() -> Box<dyn Pass> {
             Box::new(TransposeIntoMatMul),
             Box::new(Fold),
             Box::new(ConstantIf),
+            Box::new(UnrollLoop),
             Box::new(PadIntoConv),
             Box::new(Neutral),
             Box::new(NegativeZero),
@@ -46,6 +50,7 @@ pub fn pass() -> Box<dyn Pass> {
             Box::new(TransposeOfTranspose),
             Box::new(TransposeToReshape),
             Box::new(ReshapeOfReshape),
+            Box::new(TransposeBetweenReshapes),
             Box::new(ToReshape),
         ],
     ))

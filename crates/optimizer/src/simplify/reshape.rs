@@ -52,7 +52,7 @@ pub(crate) fn reshape(p: &mut Patch, x: New, spec: Vec<i64>) -> Option<New> {
 
 /// Whether the second operand, a shape or axes, is known element by element: sizes that only the file
 /// declares are no ground to rewrite on.
-fn operand_known(g: &Graph, at: NodeId) -> bool {
+pub(crate) fn operand_known(g: &Graph, at: NodeId) -> bool {
     g.node(at).input(1).is_none_or(|v| g.value(v).elements.is_some() || g.constant(v).is_some())
 }
 

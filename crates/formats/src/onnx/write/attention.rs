@@ -21,11 +21,18 @@ fn is_plain(cx: &NodeCx<'_, '_, '_>, op: &Attention) -> bool {
         && (4..7).all(|i| cx.node.input(i).is_none())
         && matches!(dtype, Ok(DType::F32 | DType::F64));
     let ranks = if op.q_heads == 0 { 4 } else { 3 };
-    let heads = op.q_heads > 0
-        || cx.size_of(0, 1).is_some_and(|h| cx.size_of(1, 1) == Some(h) && cx.size_of(2, 1) == Some(h));
+    let heads = op.q_heads > 0 || repeats(cx).is_some();
     let mask = cx.node.input(3).is_none()
         || op.blind_nan && cx.dtype_of(3).ok() == dtype.as_ref().ok().copied() && whole_mask(cx, ranks);
     bare && mask && heads && (0..3).all(|i| cx.rank_of(i) == Some(ranks)) && scale(cx, op).is_some()
+}
+
+/// How many heads of queries share one of keys and values, by heads; repeated ones are joined by their sizes.
+fn repeats(cx: &NodeCx<'_, '_, '_>) -> Option<usize> {
+    let (q, kv) = (cx.size_of(0, 1)?, cx.size_of(1, 1)?);
+    let times = if kv > 0 && q % kv == 0 { q / kv } else { return None };
+    let sized = times == 1 || cx.size_of(1, 3).zip(cx.size_of(2, 3)).is_some_and(|(k, v)| k > 0 && v > 0);
+    (sized && cx.size_of(2, 1) == Some(kv)).then_some(times)
 }
 
 /// Whether the mask has a column for every key: those beyond its end would be hidden.
@@ -119,6 +126,17 @@ fn apart(cx: &mut NodeCx<'_, '_, '_>, op: &Attention) -> Result<()> {
         if rows {
             let heads = i64::try_from(op.q_heads).unwrap_or(i64::MAX);
             let shape = cx.new_ints("heads", &[0, 0, heads, -1])?;
+            x = cx.part("Reshape", vec![x, shape]);
+        }
+        if let (false, 1 | 2, Some(times @ 2..), Some(all), Some(size)) =
+            (rows, i, repeats(cx), cx.size_of(0, 1), cx.size_of(i, 3))
+        {
+            let ints = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            let behind = cx.new_ints("behind", &[2])?;
+            x = cx.part("Unsqueeze", vec![x, behind]);
+            let shape = cx.new_ints("times", &[1, 1, ints(times), 1, 1])?;
+            x = cx.part("Expand", vec![x, shape]);
+            let shape = cx.new_ints("shared", &[0, ints(all), -1, ints(size)])?;
             x = cx.part("Reshape", vec![x, shape]);
         }
         if let Some(perm) = perm {
