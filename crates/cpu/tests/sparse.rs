@@ -34,8 +34,8 @@ fn product(keep: impl Fn(usize, usize) -> bool, trans_b: bool) -> Graph {
 #[test]
 fn single_rows_leave_out_zeros() {
     let pairs = |r: usize, c: usize| (r / 4 + c + r) % 4 < 2;
-    let few = |r: usize, c: usize| (r * 7 + c) % 9 == 0;
-    let half = |r: usize, c: usize| (r / 4 + c) % 2 == 0;
+    let few = |r: usize, c: usize| (r * 7 + c).is_multiple_of(9);
+    let half = |r: usize, c: usize| (r / 4 + c).is_multiple_of(2);
     let cases = [
         (product(pairs, false), true),
         (product(pairs, true), true),

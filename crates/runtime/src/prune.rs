@@ -7,8 +7,8 @@ use tensormill_optimizer::prune::{self, PruneError};
 
 impl Model {
     /// The model with weights set to zero, or with channels and heads of attention taken out so that shapes shrink,
-    /// and what became of each product. Nothing is trained: measure what the model is still worth. Zeros alone make
-    /// no model smaller or faster.
+    /// and what became of each product. Nothing is trained: measure what the model is still worth. Zeros alone make no
+    /// file smaller, and only products of single rows faster.
     ///
     /// # Errors
     /// [`Error::Option`] for a ratio that makes no sense and a name to exclude that no node has.
