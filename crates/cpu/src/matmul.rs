@@ -3,14 +3,16 @@
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep, Sizes};
 use crate::tune::least;
+use std::sync::Arc;
 use tensormill_ir::ops::MatMul;
 use tensormill_kernels::channels_last::linear::{LinearWeights, Method, linear};
 use tensormill_kernels::copy::row_major;
 use tensormill_kernels::epilogue::Epilogue;
+use tensormill_kernels::matmul::sparse::{SparseWeights, Sparsity, sparse_row};
 use tensormill_kernels::matmul::{
     BatchItem, BatchShape, MatRef, PackedB, matmul as product, matmul_batch, matmul_packed,
 };
-use tensormill_tensor::{DType, Element};
+use tensormill_tensor::{DType, Element, Tensor};
 
 /// Larger right operands are never packed: the copy would cost more memory than it saves time.
 const LARGEST_PACKED: usize = 1 << 30;
@@ -151,6 +153,19 @@ fn large(
     {
         if a.1 == 1 || k == 1 {
             let matrix = MatRef::new(data, k, n, b.0, b.1).map_err(|e| e.to_string())?;
+            if m == 1
+                && let Some(sparse) = sparse(p, t, &matrix)?
+            {
+                let mut native = Native::new("linear-sparse", move |c| {
+                    steps.run(c, |out, epilogue, c| {
+                        let x = c.get::<f32>(0)?;
+                        Ok(sparse_row(c.pool, x.get(..k).unwrap_or(x), &sparse, out, epilogue)?)
+                    })
+                })?;
+                native.reason = format!("{m}x{k}x{n}, constant right operand with many zeros");
+                native.packed = Some(1);
+                return Ok(native);
+            }
             let packed = p.weights.get_stored(
                 p.pool,
                 (p.node, "linear", 0),
@@ -196,6 +211,22 @@ fn large(
     })?;
     native.reason = format!("{m}x{k}x{n}");
     Ok(native)
+}
+
+/// Weights without their zeros, where a single row is faster by that. Looked for once per plan.
+fn sparse(
+    p: &Prep<'_>,
+    t: &Tensor,
+    matrix: &MatRef<'_, [u8; 4]>,
+) -> Result<Option<Arc<SparseWeights>>, String> {
+    let found = p.weights.get(p.node, "sparse", 0, &[], || {
+        let Some(form) = Sparsity::pick(p.pool.level(), matrix) else { return Ok((None, 0)) };
+        let packed = SparseWeights::pack(matrix, form).map_err(|e| e.to_string())?;
+        let bytes = packed.bytes();
+        t.release();
+        Ok::<_, String>((Some(Arc::new(packed)), bytes))
+    })?;
+    Ok((*found).clone())
 }
 
 /// How a linear layer is computed: as estimated, or as measured where there is a choice.

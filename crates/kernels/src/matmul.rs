@@ -6,6 +6,7 @@
 pub(crate) mod driver;
 pub(crate) mod matvec;
 mod pack;
+pub mod sparse;
 pub(crate) mod tile;
 
 pub use pack::{MatRef, PackedA, PackedB};

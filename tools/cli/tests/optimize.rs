@@ -191,19 +191,61 @@ fn pruning_takes_out_weights_or_channels() {
         j["before"]["constant_bytes"].as_u64().unwrap().div_ceil(4096),
         j["after"]["constant_bytes"].as_u64().unwrap().div_ceil(4096)
     );
-    json(&[digits(), "-o", &out, "--prune", "0.5", "--2of4"]);
+    assert!(j["notes"][0].as_str().unwrap().contains("as large as before"), "{j}");
+    assert!(layers.iter().all(|l| l["what"] == "weights"), "{j}");
+    let j = json(&[digits(), "-o", &out, "--prune", "0.5", "--2of4"]);
+    assert_eq!(j["notes"].as_array().unwrap().len(), 1, "{j}");
+    for ending in ["md", "html"] {
+        let report = path(&dir, &format!("zeros.{ending}"));
+        json(&[digits(), "--dry-run", "--prune", "0.5", "--report", &report]);
+        assert!(std::fs::read_to_string(report).unwrap().contains("as large as before"));
+    }
     let j = json(&[digits(), "-o", &out, "--prune", "0.25", "--structured"]);
     assert!(
         j["after"]["constant_bytes"].as_f64().unwrap()
             < 0.9 * j["before"]["constant_bytes"].as_f64().unwrap(),
         "{j}"
     );
+    assert!(j["notes"].as_array().unwrap().is_empty(), "{j}");
     let both =
         [digits(), "-o", &out, "--prune", "0.25", "--structured", "--quantize", "int8", "--calib", samples()];
     assert!(json(&both)["layers"].as_array().unwrap().iter().any(|l| l["kept"].is_null()));
     bad(2, &[digits(), "-o", &out, "--structured"]);
     bad(2, &[digits(), "-o", &out, "--prune", "0.4", "--2of4"]);
     assert!(bad(1, &[digits(), "-o", &out, "--prune", "1.5"]).contains("ratio"));
+}
+
+#[test]
+fn heads_are_taken_out_or_the_report_says_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let [free, cached] = ["free.mill", "cached.mill"].map(|n| path(&dir, n));
+    let attention = |past: &str, present: &str, operands: &str, outputs: &str, attributes: &str| {
+        let text = format!(
+            "graph @g(%x: f32[N,S,4]{past}) -> (%y{outputs}) {{\n\
+             %w: f32[4,4] = const [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8]\n\
+             %o: f32[4,4] = const [1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1]\n\
+             %q: f32[N,S,4] = matmul %x, %w !\"query\"\n%k: f32[N,S,4] = tanh %q\n\
+             %m: f32[N,S,4]{present} = attention %q, %k, %k{operands} {{q_heads=2, kv_heads=2{attributes}}} !\"mix\"\n\
+             %y: f32[N,S,4] = matmul %m, %o !\"last\"\n}}"
+        );
+        tensormill::Model::from_graph(tensormill_ir::text::parse(&text).unwrap())
+    };
+    attention("", "", "", "", "").save(&free).unwrap();
+    let (past, all) =
+        (", %pk: f32[N,2,P,2], %pv: f32[N,2,P,2]", ", %ak: f32[N,2,P+S,2], %av: f32[N,2,P+S,2]");
+    attention(past, all, ", _, %pk, %pv", ", %ak, %av", ", present=true").save(&cached).unwrap();
+    let out = path(&dir, "o.onnx");
+    let j = json(&[&free, "-o", &out, "--prune", "0.5", "--structured"]);
+    let heads = &j["pruned"][0];
+    assert_eq!(
+        (&heads["what"], &heads["before"], &heads["after"]),
+        (&"heads".into(), &2.into(), &1.into()),
+        "{j}"
+    );
+    assert!(heads["kept"].is_null());
+    let o = optimize(&[&cached, "--dry-run", "--prune", "0.5", "--structured", "--measure", "0"]);
+    let said = text(&o.stdout);
+    assert!(said.contains("pruning of heads") && said.contains("has a size for each head"), "{said}");
 }
 
 #[test]

@@ -1,13 +1,21 @@
-//! Channels taken out of every node that has them.
+//! Channels, and heads of attention, taken out of every node that has them.
 
 use super::{
-    PruneEntry, PruneError, PruneOptions, Pruned, excluded,
-    groups::{Axis, Groups, Slot},
+    Changes, PruneEntry, PruneError, PruneOptions, Pruned, Pruning, excluded,
+    groups::{Axis, Groups, Slot, Why},
+    heads,
+    operands::{self, Operand},
     rebuilt,
 };
-use crate::driver::label;
+use crate::{
+    driver::label,
+    pass::OptOptions,
+    pattern::dims,
+    pipeline::Pipeline,
+    simplify::{self, Common, Dead, Refine},
+};
 use std::collections::{BTreeMap, BTreeSet};
-use tensormill_ir::{Graph, Op, ValueId};
+use tensormill_ir::{Graph, Op, ValueId, ops};
 use tensormill_tensor::{Tensor, TensorError};
 
 /// Channels that must go together.
@@ -30,12 +38,39 @@ fn is_weight(g: &Graph, v: ValueId) -> bool {
 }
 
 pub(super) fn prune(g: &Graph, o: &PruneOptions) -> Result<Pruned, PruneError> {
-    let (kept, entries) = choose(g, o)?;
-    Ok(Pruned { graph: cut(g, &kept)?, entries })
+    let plain = apart(&simplified(g.clone())?)?;
+    let (kept, entries) = choose(&plain, o)?;
+    let graph = if kept.is_empty() { g.clone() } else { simplified(cut(&plain, &kept)?)? };
+    Ok(Pruned { graph, entries })
+}
+
+/// The graph with shapes as constants where they can be; steps of quantization stay.
+fn simplified(mut g: Graph) -> Result<Graph, PruneError> {
+    let passes = || simplify::pass();
+    let all =
+        vec![Box::new(Dead) as _, passes(), Box::new(Common), Box::new(Refine), passes(), Box::new(Common)];
+    Pipeline::new("prune", all).run(&mut g, &OptOptions::default())?;
+    Ok(g)
+}
+
+/// The graph with a vector for each that reads it: files store equal ones once, and zeros of one layer are no reason to keep
+/// the channels of another. Those that stay equal are one again when the graph is simplified.
+fn apart(g: &Graph) -> Result<Graph, PruneError> {
+    let mut operands = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for id in g.order() {
+        for (i, v) in g.node(id).inputs.iter().enumerate() {
+            let Some((v, t)) = v.and_then(|v| Some((v, g.constant(v)?))) else { continue };
+            if t.shape().len() == 1 && t.dtype().is_float() && !seen.insert(v) {
+                operands.insert((id, i), Operand::Constant(t.clone()));
+            }
+        }
+    }
+    Ok(rebuilt(g, &Changes { operands, ..Changes::default() })?)
 }
 
 /// What stays of every axis that loses something.
-type Kept = BTreeMap<Axis, Vec<usize>>;
+pub(super) type Kept = BTreeMap<Axis, Vec<usize>>;
 
 fn choose(g: &Graph, o: &PruneOptions) -> Result<(Kept, Vec<PruneEntry>), PruneError> {
     let mut all = Groups::of(g, &|n| excluded(g, n, o));
@@ -53,15 +88,15 @@ fn choose(g: &Graph, o: &PruneOptions) -> Result<(Kept, Vec<PruneEntry>), PruneE
             }
         }
     }
+    let (of_heads, mut entries) = headed(&mut all);
     // Channels of the same axes are alternatives of each other.
     let mut alike: BTreeMap<Vec<Axis>, Vec<usize>> = BTreeMap::new();
     for (root, group) in &groups {
-        if !all.is_frozen(*root) && group.weights > 0 {
+        if all.frozen(*root).is_none() && group.weights > 0 {
             alike.entry(group.axes.iter().copied().collect()).or_default().push(*root);
         }
     }
     let mut gone: BTreeSet<usize> = BTreeSet::new();
-    let mut entries = vec![];
     for (axes, mut roots) in alike {
         let count = ((o.ratio * roots.len() as f64).floor() as usize).min(roots.len() - 1);
         let norm = |r: &usize| groups.get(r).map_or(0.0, |x| (x.squares / x.weights as f64).sqrt());
@@ -69,7 +104,9 @@ fn choose(g: &Graph, o: &PruneOptions) -> Result<(Kept, Vec<PruneEntry>), PruneE
         gone.extend(&roots[..count]);
         let nodes = makers(g, &axes);
         if !nodes.is_empty() {
-            entries.push(PruneEntry { nodes, before: roots.len(), after: roots.len() - count });
+            let what = if of_heads.contains(&roots[0]) { Pruning::Heads } else { Pruning::Channels };
+            let (before, after) = (roots.len(), roots.len() - count);
+            entries.push(PruneEntry { what, nodes, before, after, kept: None });
         }
     }
     let mut kept = Kept::new();
@@ -82,6 +119,47 @@ fn choose(g: &Graph, o: &PruneOptions) -> Result<(Kept, Vec<PruneEntry>), PruneE
     Ok((kept, entries))
 }
 
+/// The groups that are heads of attention, and what is to be said of attention whose heads all stay.
+fn headed(all: &mut Groups<'_>) -> (BTreeSet<usize>, Vec<PruneEntry>) {
+    let g = all.g;
+    let (mut of_heads, mut stay) = (BTreeSet::new(), vec![]);
+    for (id, at) in all.heads.clone() {
+        let n = g.node(id);
+        let roots: BTreeSet<usize> = match all.slots.get(&at).copied() {
+            Some(slot) => (0..slot.size).map(|i| all.root(slot, i)).collect(),
+            None => BTreeSet::new(),
+        };
+        let why = match roots.iter().map(|r| all.frozen(*r)).collect::<Option<Vec<_>>>() {
+            Some(reasons) => match reasons.into_iter().min() {
+                None => "how many heads there are is not known".to_owned(),
+                Some(Why::Interface) => "an input or output of the model has a size for each head".to_owned(),
+                Some(Why::Excluded) => "excluded".to_owned(),
+                Some(Why::Node(node)) => {
+                    let n = g.node(node);
+                    format!("{} at {} cannot do with fewer heads", n.op.name(), label(g, node))
+                }
+            },
+            None => {
+                of_heads.extend(roots);
+                continue;
+            }
+        };
+        let heads = match &n.op {
+            Op::Attention(op) => heads::count(g, n, op).map(|c| c.1),
+            _ => dims(g, at.0).and_then(|d| d.get(at.1)?.known()),
+        };
+        let count = heads.unwrap_or(0);
+        stay.push(PruneEntry {
+            what: Pruning::Heads,
+            nodes: vec![label(g, id)],
+            before: count,
+            after: count,
+            kept: Some(why),
+        });
+    }
+    (of_heads, stay)
+}
+
 fn cut(g: &Graph, kept: &Kept) -> Result<Graph, PruneError> {
     let mut constants: BTreeMap<ValueId, Tensor> = BTreeMap::new();
     for (at, left) in kept {
@@ -90,23 +168,45 @@ fn cut(g: &Graph, kept: &Kept) -> Result<Graph, PruneError> {
             constants.insert(at.0, take(t, at.1, left)?);
         }
     }
-    let resized: BTreeSet<ValueId> = kept.keys().map(|at| at.0).collect();
-    let op = |id| match &g.node(id).op {
-        // Where every channel is convolved by itself, there are as many groups as channels.
-        Op::Conv(c) if c.group > 1 => {
-            let left = kept.get(&(g.node(id).output(), 1))?;
-            Some(Op::Conv(tensormill_ir::ops::Conv { group: left.len(), ..c.clone() }))
-        }
-        _ => None,
+    let op = |id| {
+        let n = g.node(id);
+        // How many of these there were, and how many are left.
+        let left = |v: Option<ValueId>, axis: usize| {
+            Some((dims(g, v?)?.get(axis)?.known()?, kept.get(&(v?, axis))?.len()))
+        };
+        let fewer = |heads: usize, (before, after): (usize, usize)| heads * after / before;
+        Some(match &n.op {
+            // Where every channel is convolved by itself, there are as many groups as channels.
+            Op::Conv(c) if c.group > 1 => {
+                Op::Conv(ops::Conv { group: left(Some(n.output()), 1)?.1, ..c.clone() })
+            }
+            Op::Attention(a) if a.q_heads > 0 => {
+                let now = left(n.input(1), 2)?;
+                let (q_heads, kv_heads) = (fewer(a.q_heads, now), fewer(a.kv_heads, now));
+                Op::Attention(ops::Attention { q_heads, kv_heads, ..a.clone() })
+            }
+            Op::RotaryEmbedding(r) if r.heads > 0 => {
+                let heads = fewer(r.heads, left(n.input(0), 2)?);
+                Op::RotaryEmbedding(ops::RotaryEmbedding { heads, ..r.clone() })
+            }
+            _ => return None,
+        })
     };
-    Ok(rebuilt(g, &|v| resized.contains(&v), &|v| constants.get(&v).cloned(), &op)?)
+    let changes = Changes {
+        resized: kept.keys().map(|at| at.0).collect(),
+        constants,
+        ops: g.nodes().filter_map(|(id, _)| Some((id, op(id)?))).collect(),
+        operands: operands::of(g, kept),
+    };
+    Ok(rebuilt(g, &changes)?)
 }
 
 /// The products that make channels of these axes.
 fn makers(g: &Graph, axes: &[Axis]) -> Vec<String> {
     let product = |at: &Axis| {
         let (id, n) = g.producer(at.0)?;
-        matches!(n.op, Op::Conv(_) | Op::MatMul(_)).then(|| label(g, id))
+        let weighs = n.input(1).is_some_and(|w| g.constant(w).is_some());
+        (weighs && matches!(n.op, Op::Conv(_) | Op::MatMul(_))).then(|| label(g, id))
     };
     axes.iter().filter_map(product).collect()
 }
@@ -146,7 +246,7 @@ fn take(t: &Tensor, axis: usize, places: &[usize]) -> Result<Tensor, TensorError
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Pattern, prune as prune_graph};
     use super::*;
     use tensormill_ir::{Dim, GraphBuilder, Type, ops};
@@ -154,9 +254,13 @@ mod tests {
     use tensormill_tensor::{DType, Value};
 
     /// Numbers that follow from a seed.
-    struct Draw(u64);
+    pub(in crate::prune) struct Draw(u64);
 
     impl Draw {
+        pub(in crate::prune) fn new(seed: u64) -> Draw {
+            Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        }
+
         fn next(&mut self) -> u64 {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -164,11 +268,11 @@ mod tests {
             self.0 >> 16
         }
 
-        fn below(&mut self, n: usize) -> usize {
+        pub(in crate::prune) fn below(&mut self, n: usize) -> usize {
             self.next() as usize % n
         }
 
-        fn tensor(&mut self, shape: &[usize]) -> Tensor {
+        pub(in crate::prune) fn tensor(&mut self, shape: &[usize]) -> Tensor {
             let n = shape.iter().product::<usize>();
             let v = (0..n).map(|_| (self.next() % 2001) as f32 / 1000.0 - 0.999).collect();
             Tensor::from_vec(shape, v).unwrap()
@@ -217,7 +321,7 @@ mod tests {
 
     /// A network of everything that channels are followed through.
     fn net(seed: u64) -> Graph {
-        let draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let draw = Draw::new(seed);
         let mut n = Net { b: GraphBuilder::new("net"), draw, made: 0 };
         let x =
             n.b.input("x", Type::tensor(DType::F32, [Dim::symbol("N"), 3.into(), 6.into(), 6.into()]))
@@ -290,7 +394,18 @@ mod tests {
             let values = values.into_iter().enumerate().map(zero).collect();
             new.insert(*v, Tensor::from_vec(t.shape().clone(), values).unwrap());
         }
-        rebuilt(g, &|_| false, &|v| new.get(&v).cloned(), &|_| None).unwrap()
+        rebuilt(g, &Changes { constants: new, ..Changes::default() }).unwrap()
+    }
+
+    /// A graph whose weights that would be cut out are zero, and what is left of it.
+    pub(in crate::prune) fn checked(g: &Graph, o: &PruneOptions) -> (Graph, Pruned) {
+        let g = apart(&simplified(g.clone()).unwrap()).unwrap();
+        let (kept, _) = choose(&g, o).unwrap();
+        let zero = zeroed(&g, &kept);
+        assert_eq!(choose(&zero, o).unwrap().0, kept);
+        let pruned = prune_graph(&zero, o).unwrap();
+        pruned.graph.verify().unwrap();
+        (zero, pruned)
     }
 
     #[test]
@@ -299,11 +414,7 @@ mod tests {
         for seed in 0..60 {
             let g = net(seed);
             let o = PruneOptions { pattern: Pattern::Channels, ratio: 0.4, exclude: BTreeSet::new() };
-            let (kept, _) = choose(&g, &o).unwrap();
-            let zero = zeroed(&g, &kept);
-            let pruned = prune_graph(&zero, &o).unwrap();
-            pruned.graph.verify().unwrap();
-            assert_eq!(choose(&zero, &o).unwrap().0, kept, "seed {seed}");
+            let (zero, pruned) = checked(&g, &o);
             let (a, b) = (run(&zero, seed), run(&pruned.graph, seed));
             for (x, y) in a.iter().zip(&b) {
                 assert!(
@@ -328,7 +439,16 @@ mod tests {
         .unwrap();
         let mut o = PruneOptions { pattern: Pattern::Channels, ratio: 0.5, exclude: BTreeSet::new() };
         let pruned = prune_graph(&g, &o).unwrap();
-        assert_eq!(pruned.entries, [PruneEntry { nodes: vec!["first".into()], before: 4, after: 2 }]);
+        assert_eq!(
+            pruned.entries,
+            [PruneEntry {
+                what: Pruning::Channels,
+                nodes: vec!["first".into()],
+                before: 4,
+                after: 2,
+                kept: None
+            }]
+        );
         let expected = "f32[1,2,1,1]";
         let h = pruned.graph.value_by_name("h").unwrap();
         assert_eq!(pruned.graph.ty(h).to_string(), expected);

@@ -4,11 +4,12 @@
 //! rows of its weights, a sum those of its operands, a concatenation those of its parts to places in the whole. An
 //! op that is not known to bear the loss of a cell freezes it.
 
+use super::heads;
 use crate::pattern::dims;
 use std::collections::BTreeMap;
 use tensormill_ir::{
     Graph, Node, NodeId, Op, ValueId,
-    ops::{Conv, MatMul},
+    ops::{Conv, MatMul, PostOps},
 };
 
 /// Cells at most; a graph beyond keeps its channels.
@@ -23,27 +24,83 @@ pub(super) struct Slot {
     pub(super) size: usize,
 }
 
+/// Why a cell cannot go; of several reasons the first is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// An input or output of the graph has it.
+    Interface,
+    /// It was asked to stay.
+    Excluded,
+    /// This node is not known to bear the loss.
+    Node(NodeId),
+}
+
 /// The cells of all axes that channels are tied through.
 pub(super) struct Groups<'g> {
-    g: &'g Graph,
+    pub(super) g: &'g Graph,
     parent: Vec<u32>,
     /// By root.
-    frozen: Vec<bool>,
+    frozen: Vec<Option<Why>>,
     pub(super) slots: BTreeMap<Axis, Slot>,
     queue: Vec<Axis>,
+    /// Which axis loses cells where a node makes several of one: by node and its operand's first axis there.
+    pub(super) chosen: BTreeMap<(NodeId, usize), usize>,
+    /// Axes that such nodes have in one, until that is decided.
+    pub(super) waiting: Vec<Waiting>,
+    /// Axes of heads, with the nodes that mix their values.
+    pub(super) heads: Vec<(NodeId, Axis)>,
+}
+
+/// An axis that a node has in several, of which none is chosen yet.
+pub(super) struct Waiting {
+    pub(super) key: (NodeId, usize),
+    pub(super) at: Axis,
+    /// The first of the several.
+    pub(super) leading: (Place, usize),
 }
 
 /// Where a value stands at a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Operand(usize),
     Result(usize),
 }
 
+impl Place {
+    fn index(self) -> usize {
+        match self {
+            Place::Operand(i) | Place::Result(i) => i,
+        }
+    }
+}
+
 impl<'g> Groups<'g> {
-    /// Ties what belongs together, starting from the results of all products with constant weights.
+    /// Ties what belongs together, starting from heads of attention, then from the results of all products with
+    /// constant weights.
     pub(super) fn of(g: &'g Graph, keep: &dyn Fn(&Node) -> bool) -> Groups<'g> {
-        let mut s = Groups { g, parent: vec![], frozen: vec![], slots: BTreeMap::new(), queue: vec![] };
+        let mut s = Groups {
+            g,
+            parent: vec![],
+            frozen: vec![],
+            slots: BTreeMap::new(),
+            queue: vec![],
+            chosen: BTreeMap::new(),
+            waiting: vec![],
+            heads: heads::all(g),
+        };
+        for (id, at) in s.heads.clone() {
+            if s.slot(at).is_some() && keep(g.node(id)) {
+                s.freeze(at, Why::Excluded);
+            }
+        }
+        s.visit_all();
+        // Heads that are repeated for several others come first, those others after them.
+        while let Some(w) = s.waiting.pop() {
+            if !s.chosen.contains_key(&w.key) && !s.reshaped(w.key.0, w.leading.0, w.leading.1) {
+                s.freeze(w.at, Why::Node(w.key.0));
+            }
+            s.visit_all();
+        }
         for id in g.order() {
             let n = g.node(id);
             let fixed = n.input(1).is_some_and(|w| g.constant(w).is_some());
@@ -56,17 +113,26 @@ impl<'g> Groups<'g> {
                 && s.slot((n.output(), axis)).is_some()
                 && keep(n)
             {
-                s.freeze((n.output(), axis));
+                s.freeze((n.output(), axis), Why::Excluded);
             }
         }
-        while let Some(at) = s.queue.pop() {
-            s.visit(at);
+        s.visit_all();
+        for w in std::mem::take(&mut s.waiting) {
+            if !s.chosen.contains_key(&w.key) {
+                s.freeze(w.at, Why::Node(w.key.0));
+            }
         }
         s
     }
 
+    fn visit_all(&mut self) {
+        while let Some(at) = self.queue.pop() {
+            self.visit(at);
+        }
+    }
+
     /// The slot of an axis, which is looked at later if it is new; `None` for open sizes.
-    fn slot(&mut self, at: Axis) -> Option<Slot> {
+    pub(super) fn slot(&mut self, at: Axis) -> Option<Slot> {
         if let Some(s) = self.slots.get(&at) {
             return Some(*s);
         }
@@ -76,7 +142,7 @@ impl<'g> Groups<'g> {
         }
         let base = self.parent.len();
         self.parent.extend((base..base + size).map(|i| i as u32));
-        self.frozen.resize(base + size, false);
+        self.frozen.resize(base + size, None);
         let slot = Slot { base, size };
         self.slots.insert(at, slot);
         self.queue.push(at);
@@ -93,34 +159,49 @@ impl<'g> Groups<'g> {
         at
     }
 
-    pub(super) fn is_frozen(&self, root: usize) -> bool {
+    /// Why a group cannot go, if it cannot.
+    pub(super) fn frozen(&self, root: usize) -> Option<Why> {
         self.frozen[root]
     }
 
-    fn freeze(&mut self, at: Axis) {
+    fn freeze(&mut self, at: Axis, why: Why) {
         if let Some(s) = self.slots.get(&at).copied() {
             for i in 0..s.size {
                 let r = self.root(s, i);
-                self.frozen[r] = true;
+                self.frozen[r] = first(self.frozen[r], Some(why));
             }
         }
     }
 
-    fn tie(&mut self, a: (Slot, usize), b: (Slot, usize)) {
+    pub(super) fn tie(&mut self, a: (Slot, usize), b: (Slot, usize)) {
         let (a, b) = (self.root(a.0, a.1), self.root(b.0, b.1));
         let (low, high) = (a.min(b), a.max(b));
         // The first cell stands for all, so that the order of ties does not matter.
         self.parent[high] = low as u32;
-        self.frozen[low] |= self.frozen[high];
+        self.frozen[low] = first(self.frozen[low], self.frozen[high]);
+    }
+
+    /// Ties all cells of each of `n` equal parts of two axes.
+    pub(super) fn link_groups(&mut self, a: Axis, b: Axis, n: usize) -> bool {
+        let (Some(x), Some(y)) = (self.slot(a), self.slot(b)) else { return false };
+        if n == 0 || !x.size.is_multiple_of(n) || !y.size.is_multiple_of(n) {
+            return false;
+        }
+        for s in [x, y] {
+            for i in 0..s.size {
+                self.tie((x, i / (s.size / n) * (x.size / n)), (s, i));
+            }
+        }
+        true
     }
 
     /// Ties equal places of two axes; whether they are of one size.
-    fn link(&mut self, a: Axis, b: Axis) -> bool {
+    pub(super) fn link(&mut self, a: Axis, b: Axis) -> bool {
         self.link_blocks(a, 0, b, 1)
     }
 
     /// Ties each cell `offset + i` of the first axis to the cells `i * each ..` of the second.
-    fn link_blocks(&mut self, a: Axis, offset: usize, b: Axis, each: usize) -> bool {
+    pub(super) fn link_blocks(&mut self, a: Axis, offset: usize, b: Axis, each: usize) -> bool {
         let (Some(x), Some(y)) = (self.slot(a), self.slot(b)) else { return false };
         let n = y.size / each;
         if !y.size.is_multiple_of(each) || offset + n > x.size || (offset == 0 && each > 1 && n != x.size) {
@@ -135,30 +216,32 @@ impl<'g> Groups<'g> {
     fn visit(&mut self, at: Axis) {
         let (v, axis) = at;
         let g = self.g;
-        let mut known = !g.is_output(v) && !g.inputs().contains(&v);
+        let mut why = (g.is_output(v) || g.inputs().contains(&v)).then_some(Why::Interface);
         if let Some((id, n)) = g.producer(v)
             && !matches!(n.op, Op::Const(_))
         {
             let j = n.outputs.iter().position(|o| *o == v).unwrap_or(0);
-            known &= self.relate(id, Place::Result(j), axis);
+            if !self.relate(id, Place::Result(j), axis) {
+                why = first(why, Some(Why::Node(id)));
+            }
         }
         for &id in g.value(v).users() {
             for (i, operand) in g.node(id).inputs.iter().enumerate() {
-                if *operand == Some(v) {
-                    known &= self.relate(id, Place::Operand(i), axis);
+                if *operand == Some(v) && !self.relate(id, Place::Operand(i), axis) {
+                    why = first(why, Some(Why::Node(id)));
                 }
             }
         }
-        if !known {
-            self.freeze(at);
+        if let Some(why) = why {
+            self.freeze(at, why);
         }
     }
 
-    fn rank(&self, v: ValueId) -> usize {
+    pub(super) fn rank(&self, v: ValueId) -> usize {
         dims(self.g, v).map_or(0, |d| d.len())
     }
 
-    fn size(&self, v: ValueId, axis: usize) -> Option<usize> {
+    pub(super) fn size(&self, v: ValueId, axis: usize) -> Option<usize> {
         dims(self.g, v)?.get(axis)?.known()
     }
 
@@ -190,8 +273,20 @@ impl<'g> Groups<'g> {
             Op::Reduce(r) => self.reduce(n, r.keepdims, place, axis),
             Op::Concat(c) => self.concat(n, c.axis, axis),
             Op::Transpose(t) => self.transpose(&t.perm, x, y, place, axis),
-            Op::Flatten(f) => f.axis == 1 && self.flat(x, y, place, axis),
-            Op::Reshape(_) => self.reshape(n, x, y, place, axis),
+            Op::Flatten(_) | Op::Reshape(_) => self.reshaped(id, place, axis),
+            Op::Squeeze(_) | Op::Unsqueeze(_) => self.squeezed(n, place, axis),
+            Op::Expand(_) => self.expanded(n, place, axis),
+            Op::Split(s) => {
+                matches!(place, Place::Operand(0) | Place::Result(_)) && self.split(n, s.axis, axis)
+            }
+            Op::Slice(_) => self.sliced(n, place, axis),
+            Op::Gather(o) => self.gathered(n, o.axis, place, axis),
+            Op::ShapeOf(o) => self.is_unasked(n, o, x, axis),
+            // Each row by itself: what goes must not be of the rows that are averaged.
+            Op::LayerNorm(o) => single && self.normalized(n, o.axis, place, axis),
+            Op::RmsNorm(o) => self.normalized(n, o.axis, place, axis),
+            Op::Attention(o) => self.attention(n, o, place, axis),
+            Op::RotaryEmbedding(o) => self.rotary(n, o, place, axis),
             Op::Resize(_) => {
                 // Scales leave the axis alone; sizes would have to change with it.
                 let scale = n.input(2).and_then(|s| g.constant(s)?.to_f64_vec().ok());
@@ -204,17 +299,21 @@ impl<'g> Groups<'g> {
     }
 
     /// Whether an attribute that may count from the end means this axis of `v`.
-    fn is(&self, attribute: i64, v: ValueId, axis: usize) -> bool {
+    pub(super) fn is(&self, attribute: i64, v: ValueId, axis: usize) -> bool {
         let rank = self.rank(v) as i64;
         (if attribute < 0 { attribute + rank } else { attribute }) == axis as i64
     }
 
     fn conv(&mut self, n: &Node, op: &Conv, place: Place, axis: usize) -> bool {
         let (Some(x), Some(w), y) = (n.input(0), n.input(1), n.output()) else { return false };
-        if !op.epilogue.is_empty() || self.g.constant(w).is_none() {
+        if self.g.constant(w).is_none() {
             return false;
         }
-        let rows = |s: &mut Self| s.link((y, 1), (w, 0)) && n.input(2).is_none_or(|b| s.link((w, 0), (b, 0)));
+        let rows = |s: &mut Self| {
+            s.link((y, 1), (w, 0))
+                && n.input(2).is_none_or(|b| s.link((w, 0), (b, 0)))
+                && s.epilogue(n, &op.epilogue, Conv::OWN, Place::Result(0), 1)
+        };
         // Every channel by itself.
         let apart = op.group > 1
             && self.size(x, 1) == Some(op.group)
@@ -230,13 +329,20 @@ impl<'g> Groups<'g> {
             (Place::Operand(0) | Place::Result(_), 1) | (Place::Operand(1 | 2), 0) if apart => {
                 rows(self) && self.link((x, 1), (y, 1))
             }
+            (Place::Operand(3..), _) => {
+                axis + self.rank(y) == n.input(place.index()).map_or(0, |v| self.rank(v)) + 1
+                    && self.epilogue(n, &op.epilogue, Conv::OWN, place, axis)
+            }
             _ => false,
         }
     }
 
     fn matmul(&mut self, n: &Node, op: &MatMul, place: Place, axis: usize) -> bool {
         let (Some(x), Some(w), y) = (n.input(0), n.input(1), n.output()) else { return false };
-        let plain = op.epilogue.is_empty() && !op.trans_a && self.g.constant(w).is_some();
+        if self.g.constant(x).is_none() && self.g.constant(w).is_none() {
+            return self.product_of_two(n, op, place, axis);
+        }
+        let plain = !op.trans_a && self.g.constant(w).is_some();
         let (rx, ry) = (self.rank(x), self.rank(y));
         if !plain || self.rank(w) != 2 || rx < 2 || ry != rx {
             return false;
@@ -246,10 +352,37 @@ impl<'g> Groups<'g> {
             Place::Operand(0) if axis + 1 == rx => self.link((x, axis), (w, inner)),
             Place::Operand(1) if axis == inner => self.link((x, rx - 1), (w, inner)),
             Place::Operand(1) => self.link((y, ry - 1), (w, outer)),
-            Place::Result(_) if axis + 1 == ry => self.link((y, axis), (w, outer)),
-            Place::Operand(0) | Place::Result(_) => self.link((x, axis), (y, axis)),
-            Place::Operand(_) => false,
+            Place::Result(_) if axis + 1 == ry => {
+                self.link((y, axis), (w, outer)) && self.epilogue(n, &op.epilogue, 2, place, axis)
+            }
+            Place::Result(_) => {
+                self.link((x, axis), (y, axis)) && self.epilogue(n, &op.epilogue, 2, place, axis)
+            }
+            Place::Operand(0) => self.link((x, axis), (y, axis)),
+            Place::Operand(_) => self.epilogue(n, &op.epilogue, 2, place, axis),
         }
+    }
+
+    /// The operands of an epilogue, which begin behind the op's own and stretch to the result's shape.
+    fn epilogue(&mut self, n: &Node, steps: &PostOps, own: usize, place: Place, axis: usize) -> bool {
+        let mut operands = n.clone();
+        operands.inputs.drain(..own.min(n.inputs.len()));
+        match place {
+            Place::Operand(i) => i >= own && self.broadcast(&operands, Place::Operand(i - own), axis),
+            Place::Result(_) => steps.is_empty() || self.broadcast(&operands, place, axis),
+        }
+    }
+
+    /// A normalization over the last axes, of which none loses a cell.
+    fn normalized(&mut self, n: &Node, first: i64, place: Place, axis: usize) -> bool {
+        let Some(x) = n.input(0) else { return false };
+        let rank = self.rank(x) as i64;
+        let first = if first < 0 { first + rank } else { first };
+        let v = match place {
+            Place::Operand(i) => n.input(i).map_or(0, |v| self.rank(v)),
+            Place::Result(_) => rank as usize,
+        };
+        (axis + rank as usize) < first as usize + v && self.broadcast(n, place, axis)
     }
 
     /// A normalization with four vectors of one number per channel.
@@ -260,7 +393,7 @@ impl<'g> Groups<'g> {
     }
 
     /// Operands that stretch to the result's shape; those of size 1 along the axis stay as they are.
-    fn broadcast(&mut self, n: &Node, place: Place, axis: usize) -> bool {
+    pub(super) fn broadcast(&mut self, n: &Node, place: Place, axis: usize) -> bool {
         let y = n.output();
         let rank = self.rank(y);
         let axis = match place {
@@ -329,25 +462,9 @@ impl<'g> Groups<'g> {
             },
         }
     }
+}
 
-    /// Channels and what follows them as one axis.
-    fn flat(&mut self, x: ValueId, y: ValueId, place: Place, axis: usize) -> bool {
-        let Some(d) = dims(self.g, x) else { return false };
-        let rest: Option<usize> = d.iter().skip(2).map(|d| d.known()).product();
-        let (Some(each), true) = (rest.filter(|n| *n > 0), d.len() >= 2 && self.rank(y) == 2) else {
-            return false;
-        };
-        let own = matches!(place, Place::Operand(0) | Place::Result(_));
-        own && axis == 1 && self.link_blocks((x, 1), 0, (y, 1), each)
-    }
-
-    /// A reshape that is a flattening and computes the length of what is flattened.
-    fn reshape(&mut self, n: &Node, x: ValueId, y: ValueId, place: Place, axis: usize) -> bool {
-        let shape = n.input(1).and_then(|s| self.g.const_ints(s));
-        let open = shape.is_some_and(|s| s.len() == 2 && s[1] == -1);
-        let batch = dims(self.g, x)
-            .zip(dims(self.g, y))
-            .is_some_and(|(x, y)| x.first().zip(y.first()).is_some_and(|(a, b)| a.same(b)));
-        open && batch && self.flat(x, y, place, axis)
-    }
+/// The first of two reasons, where there is any.
+fn first(a: Option<Why>, b: Option<Why>) -> Option<Why> {
+    [a, b].into_iter().flatten().min()
 }

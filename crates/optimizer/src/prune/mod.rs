@@ -1,13 +1,20 @@
-//! Pruning: weights set to zero, or whole channels taken out so that shapes shrink.
+//! Pruning: weights set to zero, or whole channels and heads of attention taken out so that shapes shrink.
 //!
 //! [`prune`] decides by magnitude and trains nothing: how much a model bears is for its caller to measure.
 
 mod channels;
 mod groups;
+mod heads;
+#[cfg(test)]
+mod heads_tests;
+mod operands;
+mod shapes;
 mod weights;
 
-use std::collections::BTreeSet;
-use tensormill_ir::{Graph, GraphBuilder, IrError, Node, NodeId, Op, ValueId};
+use crate::pass::PassError;
+use operands::Operand;
+use std::collections::{BTreeMap, BTreeSet};
+use tensormill_ir::{Graph, GraphBuilder, IrError, Node, NodeId, Op, ValueId, ops::Concat};
 use tensormill_tensor::{Tensor, TensorError};
 
 /// What is pruned.
@@ -18,8 +25,20 @@ pub enum Pattern {
     Magnitude,
     /// Of every four weights along the inputs of a product the two smallest become zero.
     TwoOfFour,
-    /// Channels whose weights are smallest are taken out, in every node that has them.
+    /// Channels, and heads of attention, whose weights are smallest are taken out, in every node that has them.
     Channels,
+}
+
+/// What a [`PruneEntry`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pruning {
+    /// Weights of a product that are not zero.
+    Weights,
+    /// Channels that one or more products make.
+    Channels,
+    /// Heads of attention; where several share their keys and values, such groups.
+    Heads,
 }
 
 /// What to prune, and how much.
@@ -33,15 +52,19 @@ pub struct PruneOptions {
     pub exclude: BTreeSet<String>,
 }
 
-/// What became of a product, or of channels that several share.
+/// What became of a product, or of channels or heads that several share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PruneEntry {
+    /// What is counted.
+    pub what: Pruning,
     /// The nodes' names.
     pub nodes: Vec<String>,
-    /// Weights, or channels, before.
+    /// Weights, channels or heads before.
     pub before: usize,
-    /// Weights that are not zero, or channels, after.
+    /// Weights that are not zero, channels or heads after.
     pub after: usize,
+    /// Why all of them had to stay.
+    pub kept: Option<String>,
 }
 
 /// A pruned graph, and what was pruned in it.
@@ -66,6 +89,9 @@ pub enum PruneError {
     /// The pruned graph cannot be built: a defect.
     #[error(transparent)]
     Graph(#[from] IrError),
+    /// The graph cannot be simplified: a defect.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// Weights cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
@@ -99,14 +125,18 @@ fn excluded(g: &Graph, n: &Node, o: &PruneOptions) -> bool {
     !o.exclude.is_empty() && is_named(g, n, |m| o.exclude.contains(m))
 }
 
-/// A graph built again with other constants and attributes. Values whose shape changes are `resized`; all
-/// others keep what was declared of them.
-fn rebuilt(
-    g: &Graph,
-    resized: &dyn Fn(ValueId) -> bool,
-    constant: &dyn Fn(ValueId) -> Option<Tensor>,
-    op: &dyn Fn(NodeId) -> Option<Op>,
-) -> Result<Graph, IrError> {
+/// What is other in a graph that is built again.
+#[derive(Default)]
+struct Changes {
+    /// Values whose shape changes; all others keep what was declared of them.
+    resized: BTreeSet<ValueId>,
+    constants: BTreeMap<ValueId, Tensor>,
+    ops: BTreeMap<NodeId, Op>,
+    operands: BTreeMap<(NodeId, usize), Operand>,
+}
+
+/// A graph built again with changes.
+fn rebuilt(g: &Graph, c: &Changes) -> Result<Graph, IrError> {
     let mut b = GraphBuilder::new(g.name());
     let mut new: Vec<Option<ValueId>> = vec![None; g.value_capacity()];
     for &v in g.inputs() {
@@ -120,17 +150,22 @@ fn rebuilt(
         let node = g.node(id);
         b.set_origin(node.origin.as_deref());
         let results = match &node.op {
-            Op::Const(c) => {
-                let t = constant(node.output()).unwrap_or_else(|| c.tensor.clone());
-                [b.constant(t)?].into_iter().collect()
+            Op::Const(kept) => {
+                let t = c.constants.get(&node.output()).unwrap_or(&kept.tensor);
+                [b.constant(t.clone())?].into_iter().collect()
             }
             kept => {
-                let operands: Vec<_> = node.inputs.iter().map(|v| v.and_then(|v| new[v.index()])).collect();
-                b.node(op(id).unwrap_or_else(|| kept.clone()), &operands)?
+                let mut operands: Vec<_> =
+                    node.inputs.iter().map(|v| v.and_then(|v| new[v.index()])).collect();
+                for ((_, i), operand) in c.operands.range((id, 0)..=(id, usize::MAX)) {
+                    operands.resize(operands.len().max(i + 1), None);
+                    operands[*i] = Some(built(&mut b, operand, &new)?);
+                }
+                b.node(c.ops.get(&id).unwrap_or(kept).clone(), &operands)?
             }
         };
         for (&old, v) in node.outputs.iter().zip(results) {
-            if !resized(old) {
+            if !c.resized.contains(&old) {
                 b.refine(v, g.ty(old))?;
             }
             if let Some(name) = &g.value(old).name {
@@ -146,4 +181,20 @@ fn rebuilt(
         b.output(&o.name, v)?;
     }
     b.finish()
+}
+
+/// An operand that takes the place of another.
+fn built(b: &mut GraphBuilder, operand: &Operand, new: &[Option<ValueId>]) -> Result<ValueId, IrError> {
+    let parts = match operand {
+        Operand::Constant(t) => return b.constant(t.clone()),
+        Operand::Joined(parts) => parts,
+    };
+    let mut joined = vec![];
+    for part in parts {
+        joined.push(match part {
+            operands::Part::Value(v) => new[v.index()],
+            operands::Part::Numbers(n) => Some(b.ints(n)?),
+        });
+    }
+    Ok(b.node(Concat { axis: 0 }, &joined)?[0])
 }

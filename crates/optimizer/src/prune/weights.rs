@@ -1,6 +1,6 @@
 //! Weights set to zero where they stand.
 
-use super::{Pattern, PruneEntry, PruneError, PruneOptions, Pruned, excluded, rebuilt};
+use super::{Changes, Pattern, PruneEntry, PruneError, PruneOptions, Pruned, Pruning, excluded, rebuilt};
 use crate::driver::label;
 use std::collections::BTreeMap;
 use tensormill_ir::{Graph, Op, ValueId};
@@ -29,7 +29,7 @@ fn products(g: &Graph, o: &PruneOptions) -> Vec<(String, ValueId, usize)> {
 }
 
 pub(super) fn prune(g: &Graph, o: &PruneOptions) -> Result<Pruned, PruneError> {
-    let mut new = BTreeMap::new();
+    let mut constants = BTreeMap::new();
     let mut entries = vec![];
     for (name, w, axis) in products(g, o) {
         let Some(t) = g.constant(w) else { continue };
@@ -39,10 +39,11 @@ pub(super) fn prune(g: &Graph, o: &PruneOptions) -> Result<Pruned, PruneError> {
             _ => smallest(&mut v, o.ratio),
         }
         let after = v.iter().filter(|x| **x != 0.0).count();
-        entries.push(PruneEntry { nodes: vec![name], before: v.len(), after });
-        new.insert(w, Tensor::from_f64s(t.dtype(), t.shape(), v)?);
+        let what = Pruning::Weights;
+        entries.push(PruneEntry { what, nodes: vec![name], before: v.len(), after, kept: None });
+        constants.insert(w, Tensor::from_f64s(t.dtype(), t.shape(), v)?);
     }
-    let graph = rebuilt(g, &|_| false, &|v| new.get(&v).cloned(), &|_| None)?;
+    let graph = rebuilt(g, &Changes { constants, ..Changes::default() })?;
     Ok(Pruned { graph, entries })
 }
 

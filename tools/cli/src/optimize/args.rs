@@ -86,7 +86,7 @@ pub struct OptimizeArgs {
     /// Take out this part of the weights, from 0 to 1, the smallest first: they become zero. Nothing is trained
     #[arg(long, value_name = "RATIO")]
     pub prune: Option<f64>,
-    /// Take out whole channels, so that shapes shrink
+    /// Take out whole channels and heads of attention, so that shapes shrink
     #[arg(long, requires = "prune", conflicts_with = "two_of_four")]
     pub structured: bool,
     /// Take out two of every four weights; needs --prune 0.5

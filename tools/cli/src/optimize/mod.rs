@@ -14,7 +14,7 @@ use crate::{failure::Failure, inputs, session, text::safe};
 use args::{OptimizeArgs, QuantizeArg, TargetArg};
 use eval::Labelled;
 use progress::Progress;
-use report::{Declined, Figures, Fused, PrunedLayer, Report};
+use report::{Declined, Figures, Fused, PrunedLayer, Report, ZEROS};
 use samples::Sample;
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use std::{
 };
 use tensormill::{
     Error, Limits, Model, OptLog, Optimization, Session, SessionOptions, files,
-    prune::{Pattern, PruneEntry, PruneOptions},
+    prune::{Pattern, PruneEntry, PruneOptions, Pruning},
     quantize::{QuantReport, Quantizer, Treatment},
 };
 
@@ -161,7 +161,7 @@ impl<'a> Work<'a> {
         let mut push = |k: &str, v: String| out.push((k.to_owned(), v));
         if let Some(ratio) = a.prune {
             let what = match (a.structured, a.two_of_four) {
-                (true, _) => " of channels",
+                (true, _) => " of channels and heads",
                 (_, true) => ", two of four",
                 _ => " of weights",
             };
@@ -286,14 +286,26 @@ fn measured(work: &Work<'_>, result: &Model, quant: Option<&QuantReport>) -> Res
         after,
         metric: work.labelled.as_ref().map(Labelled::metric),
         outputs,
-        pruned: work
+        pruned: work.pruned.iter().map(pruned_layer).collect(),
+        notes: work
             .pruned
             .iter()
-            .map(|p| PrunedLayer { nodes: p.nodes.clone(), before: p.before, after: p.after })
+            .find(|p| p.what == Pruning::Weights)
+            .map(|_| ZEROS.to_owned())
+            .into_iter()
             .collect(),
         layers,
         ..Report::default()
     })
+}
+
+fn pruned_layer(p: &PruneEntry) -> PrunedLayer {
+    let what = match p.what {
+        Pruning::Channels => "channels",
+        Pruning::Heads => "heads",
+        _ => "weights",
+    };
+    PrunedLayer { what, nodes: p.nodes.clone(), before: p.before, after: p.after, kept: p.kept.clone() }
 }
 
 /// Nodes that compute.

@@ -16,7 +16,8 @@ pub struct Section {
 const SHOWN: usize = 20;
 
 pub fn sections(r: &Report) -> Vec<Section> {
-    let all = [totals(r), outputs(r), pruned(r), layers(r), kept(r), fused(r), declined(r), trials(r)];
+    let all =
+        [totals(r), notes(r), outputs(r), pruned(r), layers(r), kept(r), fused(r), declined(r), trials(r)];
     all.into_iter().filter(|s| !s.rows.is_empty()).collect()
 }
 
@@ -80,6 +81,7 @@ fn pruned(r: &Report) -> Section {
     let row = |p: &super::report::PrunedLayer| {
         vec![
             some(&p.nodes),
+            p.what.into(),
             p.before.to_string(),
             p.after.to_string(),
             ratio(p.before as f64, p.after as f64),
@@ -87,10 +89,15 @@ fn pruned(r: &Report) -> Section {
     };
     Section {
         title: "pruned",
-        head: vec!["layers", "before", "after", "left"],
-        right: vec![1, 2, 3],
-        rows: r.pruned.iter().map(row).collect(),
+        head: vec!["layers", "of", "before", "after", "left"],
+        right: vec![2, 3, 4],
+        rows: r.pruned.iter().filter(|p| p.kept.is_none()).map(row).collect(),
     }
+}
+
+fn notes(r: &Report) -> Section {
+    let rows = r.notes.iter().map(|n| vec![n.clone()]).collect();
+    Section { title: "zeros", head: vec!["what they are worth"], right: vec![], rows }
 }
 
 /// The first few names.
@@ -153,8 +160,23 @@ fn declined(r: &Report) -> Section {
         title: "left as it was",
         head: vec!["rule", "nodes", "why", "which"],
         right: vec![1],
-        rows: r.declined.iter().map(row).collect(),
+        rows: r.declined.iter().map(row).chain(unpruned(r)).collect(),
     }
+}
+
+/// What pruning left alone, by reason.
+fn unpruned(r: &Report) -> impl Iterator<Item = Vec<String>> {
+    let mut all: Vec<(&str, &str, Vec<&String>)> = vec![];
+    for p in &r.pruned {
+        let Some(why) = &p.kept else { continue };
+        match all.iter_mut().find(|(what, w, _)| *what == p.what && w == why) {
+            Some((.., names)) => names.extend(&p.nodes),
+            None => all.push((p.what, why, p.nodes.iter().collect())),
+        }
+    }
+    all.into_iter().map(|(what, why, names)| {
+        vec![format!("pruning of {what}"), names.len().to_string(), safe(why), some(&names)]
+    })
 }
 
 fn trials(r: &Report) -> Section {
