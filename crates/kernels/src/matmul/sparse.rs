@@ -18,8 +18,12 @@ const LEAST_BYTES: usize = 4 << 20;
 /// The part of numbers up to which lists beat all numbers, and up to which they beat two of four.
 const FEW: f64 = 0.21;
 const FEWER: f64 = 0.15;
-/// Numbers that are looked at to see that a matrix is dense.
+/// Numbers that are looked at to see that a matrix is dense: the first ones, which are a page of a file that may
+/// otherwise not be read at all, and others all over it.
+const FIRST: usize = 1024;
 const PROBED: usize = 4096;
+/// The part of them that makes it dense.
+const DENSE: f64 = 0.6;
 
 /// A right operand without its zeros, for [`sparse_row`].
 #[derive(Debug, Clone)]
@@ -54,10 +58,15 @@ impl Sparsity {
         if level.tier() == Tier::Baseline || count * 4 < LEAST_BYTES {
             return None;
         }
+        let first = &b.data[..FIRST.min(b.data.len())];
+        let dense = |some: usize, of: usize| some as f64 > DENSE * of as f64;
+        if dense(first.iter().filter(|x| x.float() != 0.0).count(), first.len()) {
+            return None;
+        }
         let step = (count / PROBED) | 1;
         let probed = (0..count).step_by(step);
         let some = probed.clone().filter(|i| number(b, i / b.columns, i % b.columns) != 0.0).count();
-        if some > probed.count() * 3 / 5 {
+        if dense(some, probed.count()) {
             return None;
         }
         let mut some = 0;
