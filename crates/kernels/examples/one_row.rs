@@ -31,7 +31,7 @@ fn rate<W>(all: &[W], bytes: usize, mut f: impl FnMut(&W)) -> f64 {
 fn main() {
     let threads = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1);
     let pool = Pool::new(threads).expect("threads");
-    // Sums of twelve are close to normally distributed; a byte's steps are a fortieth of its range each.
+    // Sums of twelve are close to normally distributed, with a deviation of `spread`.
     let mut state = 12345u32;
     let mut normal = |spread: f32| {
         let sum: f32 = (0..12)
