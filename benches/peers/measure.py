@@ -288,7 +288,7 @@ def shown(args, what):
     """The command to repeat a run with, without the places of this machine."""
     words = ["python", f"benches/peers/{what}.py", "ZOO"]
     given = vars(args) | {"bin": "target/release/tensormill"}
-    for name in ("bin", "models", "rows", "engines", "threads", "rounds", "seconds"):
+    for name in ("bin", "models", "rows", "engines", "threads", "rounds", "seconds", "tolerance"):
         if given.get(name):
             words += [f"--{name}", str(given[name])]
     for dim in args.dim:
