@@ -55,6 +55,18 @@ impl Dim {
         !matches!(self, Dim::Unknown) && self == other
     }
 
+    /// The one that says more: a number before an expression, one of few terms before one of many.
+    /// Which of two different ones that is depends on them alone, never on their order.
+    pub fn plainer<'a>(&'a self, other: &'a Dim) -> &'a Dim {
+        let terms = |d: &Dim| match d {
+            Dim::Known(_) => 0,
+            Dim::Sym(Expr(Repr::Poly(terms))) => terms.len(),
+            Dim::Sym(Expr(Repr::Const(_))) => 1,
+            Dim::Unknown => usize::MAX,
+        };
+        if (terms(self), self) <= (terms(other), other) { self } else { other }
+    }
+
     /// The size under `bindings`; `None` while it is unknown or negative.
     pub fn bind(&self, bindings: &Bindings) -> Option<usize> {
         match self {
@@ -436,6 +448,18 @@ mod tests {
 
     fn n() -> Expr {
         Expr::symbol("N")
+    }
+
+    #[test]
+    fn the_plainer_size_is_the_same_in_either_order() {
+        let more = n().add(&Expr::constant(1)).unwrap();
+        let dims = [Dim::Known(3), Dim::Sym(n()), Dim::symbol("M"), Dim::Sym(more), Dim::Unknown];
+        for (i, a) in dims.iter().enumerate() {
+            for b in &dims {
+                assert_eq!(a.plainer(b), b.plainer(a));
+            }
+            assert!(dims[i..].iter().all(|b| i == 1 || a.plainer(b) == a), "{a} is the plainer");
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Type {
     }
 
     /// What both types say together; `None` when they contradict each other: kinds, element types,
-    /// ranks or numbers differ. Where `self` knows a number or expression it wins over a symbol of `other`.
+    /// ranks or numbers differ. Of two sizes it keeps the plainer, in whichever order they come.
     pub fn meet(&self, other: &Type) -> Option<Type> {
         Some(match (self, other) {
             (Type::Tensor(a), Type::Tensor(b)) if a.dtype == b.dtype => {
@@ -125,9 +125,7 @@ impl Type {
                             .zip(y)
                             .map(|(x, y)| match (x, y) {
                                 (Dim::Known(m), Dim::Known(n)) if m != n => None,
-                                (Dim::Known(_), _) => Some(x.clone()),
-                                (_, Dim::Known(_)) | (Dim::Unknown, _) => Some(y.clone()),
-                                _ => Some(x.clone()),
+                                _ => Some(x.plainer(y).clone()),
                             })
                             .collect::<Option<_>>()?,
                     ),

@@ -44,7 +44,8 @@ impl Pipeline {
         let basic = || Stage(vec![simplify::pass(), Box::new(simplify::Common), Box::new(simplify::Refine)]);
         let dead = || Stage(vec![Box::new(simplify::Dead)]);
         // What is folded then may be all that others wait for.
-        let unpack = || Stage(vec![fuse::unpack(), simplify::pass()]);
+        // Types last: sizes known since then are what a file keeps.
+        let unpack = || Stage(vec![fuse::unpack(), simplify::pass(), Box::new(simplify::Refine)]);
         Some(match name {
             "none" => Pipeline { name: "none", stages: vec![] },
             "basic" => Pipeline { name: "basic", stages: vec![dead(), basic(), unpack()] },
