@@ -5,6 +5,9 @@
 //! of a layer lie within half of their range and weights seldom are large side by side, so that the few others
 //! cost less than wider products of all would.
 
+pub(crate) mod mates;
+
+use self::mates::Mates;
 use super::tile::Part;
 use crate::scratch::Plain;
 use crate::simd::integer::{NARROW, Sums};
@@ -22,14 +25,15 @@ pub(crate) fn bits(elements: usize) -> usize {
 /// Elements of which the narrow range holds `narrow`, while `more` is to be added to those and `less` to be taken off,
 /// with a bit for each element of which that is not nothing.
 pub(crate) struct Parts<'a> {
+    /// The elements and what turns those into bytes without a sign; `None` where they lie in `more`.
+    pub from: Option<(&'a [u8], u8)>,
     pub narrow: &'a mut [u8],
     pub more: &'a mut [u8],
     pub less: &'a mut [u8],
     pub bits: [&'a mut [u8]; 2],
 }
 
-/// Takes the elements in `more` less `base` apart; they are whole groups of eight. Without a base nothing is to be
-/// taken off and `less` is left as it is.
+/// Takes the elements less `base` apart; they are whole groups of eight.
 ///
 /// # Safety
 /// `S`'s instructions are available.
@@ -38,29 +42,35 @@ pub(crate) unsafe fn narrow<S: Sums>(p: &mut Parts<'_>, base: u8) {
     let len = p.narrow.len();
     assert!(p.more.len() == len && p.less.len() == len && len.is_multiple_of(8));
     assert!(p.bits[0].len() >= bits(len) && p.bits[1].len() >= bits(len));
+    let [narrow, more, less] = [p.narrow.as_mut_ptr(), p.more.as_mut_ptr(), p.less.as_mut_ptr()];
+    let (from, flip) = p.from.map_or((more.cast_const(), 0), |(from, flip)| {
+        assert!(from.len() >= len);
+        (from.as_ptr(), flip)
+    });
     let mut at = 0;
-    while at + 32 <= len {
-        // SAFETY: there are 32 elements from here on in all, and so many bits.
-        unsafe {
-            let (narrow, more) = (p.narrow.as_mut_ptr().add(at), p.more.as_mut_ptr().add(at));
-            let [above, below] = S::narrow(base, more, narrow, p.less.as_mut_ptr().add(at));
+    // SAFETY: all have as many elements as `narrow`, and the bits a few more.
+    unsafe {
+        while at + 32 <= len {
+            let to = [narrow.add(at), more.add(at), less.add(at)];
+            let [above, below] = S::narrow([base, flip], from.add(at), to);
             p.bits[0].as_mut_ptr().add(at / 8).cast::<u32>().write_unaligned(above.to_le());
             p.bits[1].as_mut_ptr().add(at / 8).cast::<u32>().write_unaligned(below.to_le());
+            at += 32;
         }
-        at += 32;
-    }
-    while at < len {
-        let mut lost = [0; 2];
-        for i in 0..8 {
-            let x = p.more[at + i];
-            p.narrow[at + i] = x.saturating_sub(base).min(NARROW);
-            p.more[at + i] = x.saturating_sub(base).saturating_sub(NARROW);
-            p.less[at + i] = base.saturating_sub(x);
-            lost[0] |= u8::from(p.more[at + i] != 0) << i;
-            lost[1] |= u8::from(p.less[at + i] != 0) << i;
+        while at < len {
+            let mut lost = [0; 2];
+            for i in 0..8 {
+                let x = *from.add(at + i) ^ flip;
+                let (above, below) = (x.saturating_sub(base).saturating_sub(NARROW), base.saturating_sub(x));
+                *narrow.add(at + i) = x.saturating_sub(base).min(NARROW);
+                *more.add(at + i) = above;
+                *less.add(at + i) = below;
+                lost[0] |= u8::from(above != 0) << i;
+                lost[1] |= u8::from(below != 0) << i;
+            }
+            (p.bits[0][at / 8], p.bits[1][at / 8]) = (lost[0], lost[1]);
+            at += 8;
         }
-        (p.bits[0][at / 8], p.bits[1][at / 8]) = (lost[0], lost[1]);
-        at += 8;
     }
 }
 
@@ -179,6 +189,8 @@ pub(crate) struct Apart<'a> {
     /// What the narrow range does not hold, and the number of the rows' first part there.
     pub lacking: [Lists<'a>; 2],
     pub first: usize,
+    /// The order of the panel's groups, if it is not that of depth.
+    pub mates: Option<Mates<'a>>,
 }
 
 impl Apart<'_> {
@@ -188,6 +200,7 @@ impl Apart<'_> {
         weights: std::ptr::null(),
         lacking: [Lists::NONE; 2],
         first: 0,
+        mates: None,
     };
 }
 
@@ -224,14 +237,17 @@ pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
 #[inline(always)]
 pub(crate) unsafe fn add_lacking<S: Sums, const MR: usize, const NV: usize>(
     b: *const i8,
+    mates: Option<&Mates<'_>>,
     rows: &[*const S::X],
     lacking: &Groups<'_>,
     acc: &mut [[S; NV]; MR],
 ) {
     for group in lacking.groups {
+        let number = group.number as usize;
+        let number = mates.map_or(number, |m| m.place(number));
         // SAFETY: the group lies in a run of the rows and has its weights in the panel.
         unsafe {
-            let weights = b.add(group.number as usize * NV * S::LANES * S::GROUP);
+            let weights = b.add(number * NV * S::LANES * S::GROUP);
             add_group(rows, group.place as usize + lacking.later, weights, lacking.negative, acc);
         }
     }
@@ -262,16 +278,19 @@ unsafe fn add_group<S: Sums, const MR: usize, const NV: usize>(
     }
 }
 
+/// Whether products of two neighbours' weights and two others exceed the word that they share.
+#[inline]
+pub(crate) fn exceeds(before: [u8; 2], here: [u8; 2]) -> bool {
+    let [a, b, c, d] = [before[0], before[1], here[0], here[1]].map(|w| i32::from(w as i8));
+    let more = a.max(0) + b.max(0) + c.max(0) + d.max(0);
+    let less = a.min(0) + b.min(0) + c.min(0) + d.min(0);
+    (more * i32::from(NARROW) > 32767) | (less * i32::from(NARROW) < -32768)
+}
+
 /// Moves weights that would exceed words together with those of the group before out of a panel of `width` columns:
 /// notes the group and appends its moved weights, two vectors of 32 bytes. Groups meet in twos.
 pub(crate) fn split(panel: &mut [u8], width: usize, groups: &mut Vec<u32>, weights: &mut Vec<u8>) {
     let row = 4 * width;
-    let exceeds = |before: [u8; 2], here: [u8; 2]| {
-        let [a, b, c, d] = [before[0], before[1], here[0], here[1]].map(|w| i32::from(w as i8));
-        let more = a.max(0) + b.max(0) + c.max(0) + d.max(0);
-        let less = a.min(0) + b.min(0) + c.min(0) + d.min(0);
-        (more * i32::from(NARROW) > 32767) | (less * i32::from(NARROW) < -32768)
-    };
     for group in (1..panel.len() / row.max(1)).step_by(2) {
         let (before, here) = panel[(group - 1) * row..(group + 1) * row].split_at_mut(row);
         let (before, here) = (before.as_chunks::<2>().0, here.as_chunks_mut::<2>().0);

@@ -346,7 +346,11 @@ impl Job for Block<'_> {
         let copy: &mut [S::X] =
             unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<S::X>().add(first), elements) };
         let Source { x, order, zero, base, alone } = self.source;
-        self.g.fill(x, order, [zero, base], self.image, self.lines.clone(), copy);
+        // What is to be narrowed may be read where it is.
+        let from = self.g.in_place(x, order, self.lines.clone()).filter(|_| S::PAIRED && sums.is_empty());
+        if from.is_none() {
+            self.g.fill(x, order, [zero, base], self.image, self.lines.clone(), copy);
+        }
         for (i, row) in windows.chunks_exact_mut(self.g.line()).enumerate() {
             row.iter_mut().enumerate().for_each(|(j, w)| *w = self.g.window(i, j) as u32);
         }
@@ -362,7 +366,8 @@ impl Job for Block<'_> {
             let (narrow, rest) = room.split_at_mut(elements);
             let (more, less) = rest.split_at_mut(elements);
             let (above, below) = bits.split_at_mut(bits.len() / 2);
-            let mut parts = Parts { narrow, more, less: &mut less[..elements], bits: [above, below] };
+            let from = from.map(|from| (from, x.flip()));
+            let mut parts = Parts { from, narrow, more, less: &mut less[..elements], bits: [above, below] };
             // SAFETY: the instructions are on.
             unsafe { apart::narrow::<S>(&mut parts, base) };
             let (first, more) =
@@ -438,6 +443,7 @@ impl Block<'_> {
             let b = self.w.panel(p);
             let numbers = &self.places.numbers[p.apart[0]..][..p.apart[1]];
             let (places, weights) = (Places { numbers, ..self.places }, self.w.weights_apart(p));
+            let mates = self.w.mates(p);
             for start in (0..count).step_by(together) {
                 let rows = start..(start + together).min(count);
                 let mut starts = [std::ptr::null(); MAX_ROWS];
@@ -457,7 +463,7 @@ impl Block<'_> {
                     column: p.column,
                     columns: p.columns,
                     row_sums: if sums.is_empty() { &[] } else { &sums[rows.clone()] },
-                    apart: Apart { places, weights, lacking, first: start / part },
+                    apart: Apart { places, weights, lacking, first: start / part, mates },
                     to,
                 };
                 // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for

@@ -60,6 +60,8 @@ pub(crate) struct Geometry {
     padded: usize,
     /// Positions of a line of the copy.
     width: usize,
+    /// Whether every pixel is a line, and the windows are the pixels in their order.
+    whole: bool,
 }
 
 impl Geometry {
@@ -68,12 +70,12 @@ impl Geometry {
         let axes = [Axis::of(s, 1), Axis::of(s, 2)];
         let width = axes[1].len(s.output[2].max(1));
         let padded = s.in_channels.next_multiple_of(group);
-        let mut g = Geometry { batch: s.batch, axes, channels: s.in_channels, padded, width };
+        let mut g = Geometry { batch: s.batch, axes, channels: s.in_channels, padded, width, whole: false };
         let whole = |a: &Axis| a.taps == 1 && a.step == 1 && a.pad == 0 && a.input == a.output;
         if whole(&g.axes[0]) && whole(&g.axes[1]) && (order != Order::Planes || s.batch == 1) {
             // Pixels do not care whose line they are on; planes only go on from line to line.
             let pixels = g.batch * g.axes[0].input * g.axes[1].input;
-            (g.batch, g.width) = (1, 1);
+            (g.batch, g.width, g.whole) = (1, 1, true);
             (g.axes[0].input, g.axes[0].output) = (pixels, pixels);
             (g.axes[1].input, g.axes[1].output) = (1, 1);
         }
@@ -114,6 +116,12 @@ impl Geometry {
         (line * self.axes[0].stride * self.width + at * self.axes[1].stride) * self.padded
     }
 
+    /// The bytes that [`Geometry::fill`] copies for some lines, where they lie in one piece as they are.
+    pub(crate) fn in_place<'a>(&self, x: Bytes<'a>, order: Order, lines: Range<usize>) -> Option<&'a [u8]> {
+        let dense = order == Order::Pixels(self.channels) && self.padded == self.channels;
+        (self.whole && dense).then(|| &x.data[lines.start * self.channels..lines.end * self.channels])
+    }
+
     /// Pixels outside the image. What fills up a group counts nowhere, so that sums of a window are exact.
     #[inline(always)]
     fn outside<X: Element>(&self, to: &mut [X], zero: X, filler: X) {
@@ -138,6 +146,9 @@ impl Geometry {
         let [down, across] = &self.axes;
         let flip = x.flip();
         let [zero, filler] = [zero, filler].map(X::from_u8);
+        if let Some(from) = self.in_place(x, order, lines.clone()) {
+            return copy(from, flip, to);
+        }
         let line = self.width * self.padded;
         // Positions of the copy inside the input.
         let inside = |a: &Axis, len: usize| {

@@ -66,10 +66,14 @@ pub(super) unsafe fn sums<S: Sums>(
         }
         // SAFETY: forwarded; the room has vectors for so many panels.
         unsafe {
-            match (several, next[0].vectors) {
-                (true, _) => streams::<S, STREAMS, VECTORS>(w, next, row, &mut room.sums),
-                (false, VECTORS) => streams::<S, 1, VECTORS>(w, next, row, &mut room.sums),
-                _ => streams::<S, 1, 1>(w, next, row, &mut room.sums),
+            let to = &mut room.sums;
+            match (several, next[0].vectors, w.arranged()) {
+                (true, _, false) => streams::<S, STREAMS, VECTORS, false>(w, next, row, to),
+                (true, _, true) => streams::<S, STREAMS, VECTORS, true>(w, next, row, to),
+                (false, VECTORS, false) => streams::<S, 1, VECTORS, false>(w, next, row, to),
+                (false, VECTORS, true) => streams::<S, 1, VECTORS, true>(w, next, row, to),
+                (false, _, false) => streams::<S, 1, 1, false>(w, next, row, to),
+                (false, _, true) => streams::<S, 1, 1, true>(w, next, row, to),
             }
         }
     }
@@ -77,9 +81,9 @@ pub(super) unsafe fn sums<S: Sums>(
 }
 
 /// # Safety
-/// As [`sums`], for `N` panels of `NV` vectors.
+/// As [`sums`], for `N` panels of `NV` vectors, whose groups of depth have orders of their own or have not.
 #[inline(always)]
-unsafe fn streams<S: Sums, const N: usize, const NV: usize>(
+unsafe fn streams<S: Sums, const N: usize, const NV: usize, const ARRANGED: bool>(
     w: &ByteWeights,
     panels: &[Panel],
     row: Row<S::X>,
@@ -89,8 +93,12 @@ unsafe fn streams<S: Sums, const N: usize, const NV: usize>(
     let group = NV * vector;
     let groups = row.depth / S::GROUP;
     let mut b = [null::<i8>(); N];
+    let mut order: [&[[u8; 2]]; N] = [&[]; N];
     for p in 0..N {
         b[p] = w.panel(&panels[p]);
+        if let (true, Some(mates)) = (ARRANGED, w.mates(&panels[p])) {
+            order[p] = &mates.order[..groups];
+        }
     }
     // SAFETY: all pointer steps stay inside of what the caller gives.
     unsafe {
@@ -119,9 +127,15 @@ unsafe fn streams<S: Sums, const N: usize, const NV: usize>(
                 for v in 0..NV {
                     w[v] = [S::weights(b[p].add(v * vector)), S::weights(b[p].add((NV + v) * vector))];
                 }
-                S::dot_both(&mut acc[p], x, &w);
+                let mut a = [x, x.add(S::GROUP)];
+                if ARRANGED {
+                    let at =
+                        |g: usize| usize::from(u16::from_ne_bytes(*order[p].get_unchecked(g))) * S::GROUP;
+                    a = [row.x.add(at(g)), row.x.add(at(g + 1))];
+                }
+                S::dot_both(&mut acc[p], a, &w);
                 if S::PAIRED {
-                    S::dot_both(&mut acc[p], x.add(row.later), &w);
+                    S::dot_both(&mut acc[p], [a[0].add(row.later), a[1].add(row.later)], &w);
                 }
                 b[p] = b[p].add(2 * group);
             }

@@ -1,6 +1,7 @@
 //! Integer products against plain loops: sums have no tolerance, and what follows them repeats their arithmetic.
 
 use super::form::Form;
+use super::weights::Way;
 use super::*;
 use crate::conv::{ConvShape, Window};
 use crate::elementwise::UnaryOp;
@@ -39,9 +40,15 @@ pub(super) fn number(x: u8, signed: bool) -> i64 {
     if signed { i64::from(x as i8) } else { i64::from(x) }
 }
 
-/// Every combination of a level and a form that this machine has.
-fn forms() -> Vec<(Level, Form)> {
-    Level::available().flat_map(|l| Form::available(l).map(move |f| (l, f))).collect()
+/// Every combination of a level and a way to pack weights of so many taps that this machine has.
+fn ways(taps: usize) -> Vec<(Level, Way)> {
+    let way = |level, form| move |arranged| (level, Way { form, arranged });
+    let orders = |form| if form == Form::Pairs && taps == 1 { &[false, true][..] } else { &[false] };
+    let each = |level| {
+        let forms = Form::available(level).into_iter();
+        forms.flat_map(move |form| orders(form).iter().copied().map(way(level, form)))
+    };
+    Level::available().flat_map(each).collect()
 }
 
 #[derive(Debug, Clone)]
@@ -188,15 +195,15 @@ proptest! {
             to[..channels].copy_from_slice(from);
         }
         let by_plane = planes(&c);
-        for (level, form) in forms() {
+        for (level, way) in ways(c.matrix().taps) {
             let pool = Pool::new(threads).unwrap().with_level(level);
-            let w = ByteWeights::pack_as(&pool, form, &c.matrix()).unwrap();
+            let w = ByteWeights::pack_with(&pool, way, &c.matrix(), None).unwrap();
             let s = Scaling { x_scale: 1.0, x_zero: c.x_zero, scales: &[], bias: &[] };
             for (data, order) in [(&spread, Order::Pixels(pitch)), (&by_plane, Order::Planes)] {
                 let mut out = vec![i32::MIN; expected.len()];
                 let x = Bytes { data, signed: c.x_signed };
                 conv::conv(&pool, &c.shape, x, order, &w, &s, Output::Sums(&mut out)).unwrap();
-                prop_assert_eq!(&out, &expected, "{:?} {:?} {:?}", level, form, order);
+                prop_assert_eq!(&out, &expected, "{:?} {:?} {:?}", level, way, order);
             }
         }
     }
@@ -223,9 +230,9 @@ proptest! {
             sums[i] as f32 * scale + bias.get(i % columns).map_or(0.0, |b| b / per)
         };
         let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-        for (level, form) in forms() {
+        for (level, way) in ways(c.matrix().taps) {
             let pool = Pool::serial().with_level(level);
-            let w = ByteWeights::pack_as(&pool, form, &c.matrix()).unwrap();
+            let w = ByteWeights::pack_with(&pool, way, &c.matrix(), None).unwrap();
             let order = Order::Pixels(c.shape.in_channels);
             let mut reals = vec![f32::NAN; sums.len()];
             let output = Output::Floats { out: &mut reals, pitch: columns, epilogue: Epilogue::new(steps) };
@@ -250,7 +257,7 @@ proptest! {
                 let stepped = if kind == 3 { reals[i] / step } else { stepped };
                 let q = (stepped.round_ties_even() + to.zero as f32).clamp(low, high);
                 let got = number(out[i], signed) as f32;
-                prop_assert_eq!(got, q, "{} at {:?}", i, (level, form));
+                prop_assert_eq!(got, q, "{} at {:?}", i, (level, way));
             }
         }
     }
@@ -274,15 +281,15 @@ proptest! {
         for (sum, w) in expected.iter_mut().zip(weights.chunks_exact(depth)) {
             *sum = row.iter().zip(w).map(|(&x, &w)| (i32::from(x) - i32::from(zero)) * i32::from(w as i8)).sum();
         }
-        for (level, form) in forms() {
+        for (level, way) in ways(1) {
             let pool = Pool::new(threads).unwrap().with_level(level);
-            let w = ByteWeights::pack_as(&pool, form, &matrix).unwrap();
+            let w = ByteWeights::pack_with(&pool, way, &matrix, None).unwrap();
             for rows in [1, 2] {
                 let mut out = vec![i32::MIN; rows * columns];
                 let x = row.repeat(rows);
                 let x = Bytes { data: &x, signed: false };
                 conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
-                prop_assert!(out.chunks_exact(columns).all(|o| o == expected), "{:?} {:?} {}", level, form, rows);
+                prop_assert!(out.chunks_exact(columns).all(|o| o == expected), "{:?} {:?} {}", level, way, rows);
             }
         }
     }
@@ -299,17 +306,17 @@ fn every_depth_is_exact_at_the_ends() {
             let (rows, columns) = if depth % 2 == 0 { (3, 19) } else { (1, 150) };
             let sum = depth as i64 * (i64::from(x) - x_zero) * i64::from(w as i8);
             let (x, w) = (vec![x; rows * depth], vec![w; depth * columns]);
-            for (level, form) in forms() {
+            for (level, way) in ways(1) {
                 let pool = Pool::serial().with_level(level);
                 let (channels, strides) = (depth, [0, columns, 1]);
                 let matrix =
                     ByteMatrix { data: &w, signed: true, taps: 1, channels, columns, strides, zeros: &[] };
-                let w = ByteWeights::pack_as(&pool, form, &matrix).unwrap();
+                let w = ByteWeights::pack_with(&pool, way, &matrix, None).unwrap();
                 let s = Scaling { x_scale: 1.0, x_zero: x_zero as i32, scales: &[], bias: &[] };
                 let mut out = vec![0; rows * columns];
                 let x = Bytes { data: &x, signed: false };
                 conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
-                assert!(out.iter().all(|&o| i64::from(o) == sum), "{level:?} {form:?} {depth}");
+                assert!(out.iter().all(|&o| i64::from(o) == sum), "{level:?} {way:?} {depth}");
             }
         }
     }
@@ -472,7 +479,7 @@ fn packed_weights_come_back() {
     assert!(ByteWeights::pack(&pool, &short).is_err());
     // Weights of which no group is apart, few are (more than there is room for at first), or every second is.
     for large in [0, 24, 640] {
-        let data: Vec<u8> = (0..640 * 29).map(|i| if i / 29 < large { 127 } else { (i % 7) as u8 }).collect();
+        let data: Vec<u8> = (0..640 * 29).map(|i| if i / 29 < large { 110 } else { (i % 7) as u8 }).collect();
         let matrix = ByteMatrix { data: &data, signed: true, channels: 640, zeros: &[], ..matrix };
         let x: Vec<u8> = bytes(3 * 640, 9, true);
         let results = [false, true].map(|again| {
@@ -480,6 +487,8 @@ fn packed_weights_come_back() {
             if again {
                 w = ByteWeights::from_packed(pool.level(), &matrix, w.packed().clone()).unwrap();
             }
+            // A few groups of large weights find others to meet.
+            assert_eq!(w.arranged(), w.form == Form::Pairs && large == 24);
             let mut out = vec![0; 3 * 29];
             let s = Scaling { x_scale: 1.0, x_zero: 7, scales: &[], bias: &[] };
             let x = Bytes { data: &x, signed: false };

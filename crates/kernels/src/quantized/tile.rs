@@ -116,7 +116,13 @@ unsafe fn sums<S: Sums, const MR: usize, const NV: usize>(
             apart::add_weights::<S, MR, NV>(&t.apart, part, &mut acc);
             for lacking in &part.lacking {
                 if !lacking.groups.is_empty() {
-                    apart::add_lacking::<S, MR, NV>(t.b, part.rows, lacking, &mut acc);
+                    apart::add_lacking::<S, MR, NV>(
+                        t.b,
+                        t.apart.mates.as_ref(),
+                        part.rows,
+                        lacking,
+                        &mut acc,
+                    );
                 }
             }
         }
@@ -142,6 +148,18 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
     unsafe {
         let step = NV * S::LANES * S::GROUP;
         let mut b = t.b;
+        if S::PAIRED
+            && let Some(mates) = &t.apart.mates
+        {
+            let mut a = [std::ptr::null::<S::X>(); MR];
+            a.copy_from_slice(rows);
+            for pair in mates.order.as_chunks::<2>().0 {
+                let [j, k] = [pair[0], pair[1]].map(|g| usize::from(u16::from_ne_bytes(g)) * S::GROUP);
+                both_steps::<S, MR, NV>(&a, [j as isize, k as isize], b, acc);
+                b = b.add(2 * step);
+            }
+            return;
+        }
         for &run in t.runs {
             // The pointers are to the end, so that one counter, which ends at zero, serves all addresses.
             let mut a = [std::ptr::null::<S::X>(); MR];
@@ -158,7 +176,7 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
             while k != 0 {
                 k = S::Floats::opaque(k);
                 if S::PAIRED {
-                    both_steps::<S, MR, NV>(&a, k, b, acc);
+                    both_steps::<S, MR, NV>(&a, [k, k + group], b, acc);
                 } else {
                     steps::<S, MR, NV>(&a, k, b, acc);
                     steps::<S, MR, NV>(&a, k + group, b.add(step), acc);
@@ -170,11 +188,11 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
     }
 }
 
-/// Two groups of depth at once.
+/// Two groups of depth at once, so many bytes after the pointers.
 #[inline(always)]
 unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
     a: &[*const S::X; MR],
-    k: isize,
+    [j, k]: [isize; 2],
     b: *const i8,
     acc: &mut [[S; NV]; MR],
 ) {
@@ -184,7 +202,7 @@ unsafe fn both_steps<S: Sums, const MR: usize, const NV: usize>(
         let w: [[S::Weights; 2]; NV] =
             std::array::from_fn(|v| [S::weights(b.add(v * vector)), S::weights(b.add((NV + v) * vector))]);
         for i in 0..MR {
-            S::dot_both(&mut acc[i], a[i].byte_offset(k), &w);
+            S::dot_both(&mut acc[i], [a[i].byte_offset(j), a[i].byte_offset(k)], &w);
         }
     }
 }

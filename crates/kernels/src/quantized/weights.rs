@@ -1,6 +1,9 @@
 //! Integer weights packed for the register tile.
 
-use super::apart;
+use super::apart::{
+    self,
+    mates::{self, Mates},
+};
 use super::form::Form;
 use crate::error::KernelError;
 use crate::packed::Packed;
@@ -61,15 +64,34 @@ pub struct ByteWeights {
 }
 
 /// What lies where behind the weights: the sum of each column; how many groups there is room for that are apart,
-/// with the sizes of the matrix; the number of each panel's; those groups; and their weights.
+/// with the sizes of the matrix and whether panels are arranged; the number of each panel's; those groups; the
+/// order of each panel's groups and their places, where panels are arranged; and the weights of the groups apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Layout {
     sums: usize,
     sizes: usize,
     counts: usize,
     groups: usize,
+    mates: usize,
     weights: usize,
     end: usize,
+    room: Rooms,
+}
+
+/// In what form weights are packed, and whether each panel has its groups in an order of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    pub form: Form,
+    pub arranged: bool,
+}
+
+/// What [`Layout`] leaves room for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rooms {
+    /// Groups that are apart.
+    apart: usize,
+    /// Groups of depth that each panel has in its own order.
+    mates: usize,
 }
 
 /// One of so many pairs of groups with weights apart is too many for [`Form::Pairs`].
@@ -78,12 +100,18 @@ const MUCH_APART: usize = 8;
 /// Columns by which that is judged.
 const SAMPLE: usize = 32;
 
+/// Panels are arranged where that is more than one of so many pairs of groups has apart without it.
+const SOME_APART: usize = 32;
+
 /// Bytes of a group's weights that are apart.
 const APART: usize = 64;
 
+/// Numbers that say what there is room for, and of which matrix.
+const SIZES: usize = 4;
+
 impl Layout {
-    /// With room for some groups that are apart.
-    fn new(len: usize, columns: usize, panels: usize, apart: usize) -> Result<Layout, KernelError> {
+    fn new(len: usize, columns: usize, panels: usize, room: Rooms) -> Result<Layout, KernelError> {
+        let Rooms { apart, mates } = room;
         let after = |at: usize, count: usize, each: usize| {
             count
                 .checked_mul(each)
@@ -91,10 +119,13 @@ impl Layout {
                 .ok_or(KernelError::Overflow("packed weights"))
         };
         let sizes = after(len, columns, 4)?;
-        let counts = if apart == 0 { sizes } else { after(sizes, 3, 4)? };
+        let counts = if apart == 0 { sizes } else { after(sizes, SIZES, 4)? };
         let groups = if apart == 0 { counts } else { after(counts, panels, 4)? };
-        let weights = after(groups, apart, 4)?.next_multiple_of(if apart == 0 { 1 } else { APART });
-        Ok(Layout { sums: len, sizes, counts, groups, weights, end: after(weights, apart, APART)? })
+        let orders = after(groups, apart, 4)?;
+        let each = mates.checked_mul(4).ok_or(KernelError::Overflow("packed weights"))?;
+        let weights = after(orders, panels, each)?.next_multiple_of(if apart == 0 { 1 } else { APART });
+        let end = after(weights, apart, APART)?;
+        Ok(Layout { sums: len, sizes, counts, groups, mates: orders, weights, end, room })
     }
 }
 
@@ -141,35 +172,43 @@ fn zeros(w: &ByteMatrix<'_>) -> Result<Vec<i32>, KernelError> {
 impl ByteWeights {
     /// Packs a matrix for kernels at the pool's level, its threads sharing the work.
     pub fn pack(pool: &Pool, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
-        let mut form = Form::best(pool.level(), w.channels);
-        let mut room = None;
-        if form == Form::Pairs {
-            // What is apart is multiplied once more for each part of the activation: where it is much, words are
-            // faster. The first columns stand for all.
-            let zeros = if w.zeros.len() > 1 { &w.zeros[..w.zeros.len().min(SAMPLE)] } else { w.zeros };
-            let some = ByteMatrix { columns: w.columns.min(SAMPLE), zeros, ..*w };
-            let packed = ByteWeights::pack_as(pool, form, &some)?;
-            let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
-            let apart = packed.groups_apart().len();
-            if apart > twos / MUCH_APART {
-                form = Form::Words;
-            } else if some.columns == w.columns {
-                return Ok(packed);
-            }
-            // A third more than the first columns have: packing begins anew where that is too little.
-            room = Some(apart.saturating_mul(w.columns) / some.columns.max(1) * 4 / 3 + 16);
+        let form = Form::best(pool.level(), w.channels);
+        if form != Form::Pairs {
+            return ByteWeights::pack_as(pool, form, w);
         }
-        ByteWeights::pack_with(pool, form, w, room)
+        // What is apart is multiplied once more for each part of the activation: where it is much, words are
+        // faster. The first columns stand for all.
+        let zeros = if w.zeros.len() > 1 { &w.zeros[..w.zeros.len().min(SAMPLE)] } else { w.zeros };
+        let some = ByteMatrix { columns: w.columns.min(SAMPLE), zeros, ..*w };
+        let mut packed = ByteWeights::pack_with(pool, Way { form, arranged: false }, &some, None)?;
+        let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
+        let apart = |w: &ByteWeights| w.groups_apart().len();
+        // Only the groups of a single tap lie side by side in a window.
+        if w.taps == 1 && w.channels < 4 * usize::from(u16::MAX) && apart(&packed) > twos / SOME_APART {
+            let arranged = ByteWeights::pack_with(pool, Way { form, arranged: true }, &some, None)?;
+            if apart(&arranged) < apart(&packed) {
+                packed = arranged;
+            }
+        }
+        if apart(&packed) > twos / MUCH_APART {
+            return ByteWeights::pack_as(pool, Form::Words, w);
+        }
+        if some.columns == w.columns {
+            return Ok(packed);
+        }
+        // A third more than the first columns have: packing begins anew where that is too little.
+        let room = apart(&packed).saturating_mul(w.columns) / some.columns.max(1) * 4 / 3 + 16;
+        ByteWeights::pack_with(pool, Way { form, arranged: packed.arranged() }, w, Some(room))
     }
 
     pub(crate) fn pack_as(pool: &Pool, form: Form, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
-        ByteWeights::pack_with(pool, form, w, None)
+        ByteWeights::pack_with(pool, Way { form, arranged: false }, w, None)
     }
 
     /// Packs with room for so many groups that are apart at first.
-    fn pack_with(
+    pub(crate) fn pack_with(
         pool: &Pool,
-        form: Form,
+        Way { form, arranged }: Way,
         w: &ByteMatrix<'_>,
         room: Option<usize>,
     ) -> Result<ByteWeights, KernelError> {
@@ -188,13 +227,14 @@ impl ByteWeights {
             Some(room) if form == Form::Pairs => room,
             _ => first_room(form, &panels, depth),
         };
-        let mut layout = Layout::new(len, w.columns, panels.len(), room)?;
+        let mates = if arranged { depth / form.group() } else { 0 };
+        let mut layout = Layout::new(len, w.columns, panels.len(), Rooms { apart: room, mates })?;
         loop {
             let mut needed = 0;
             let data = Packed::build_bytes(layout.end, |room| {
-                needed = fill(pool, form, w, padded, &panels, &layout, room);
+                needed = fill(pool, Way { form, arranged }, w, padded, &panels, &layout, room);
             })?;
-            let next = Layout::new(len, w.columns, panels.len(), needed)?;
+            let next = Layout::new(len, w.columns, panels.len(), Rooms { apart: needed, mates })?;
             if next.end <= layout.end {
                 find_apart(&mut panels, &layout, depth / form.group(), data.bytes())?;
                 let (taps, channels, columns) = (w.taps, w.channels, w.columns);
@@ -211,7 +251,8 @@ impl ByteWeights {
             let depth = w.taps.checked_mul(w.channels.next_multiple_of(form.filled()));
             let depth = depth.ok_or(KernelError::Overflow("packed weights"))?;
             let (panels, len) = panels(form, level, depth, w.columns)?;
-            let layout = Layout::new(len, w.columns, panels.len(), first_room(form, &panels, depth))?;
+            let room = Rooms { apart: first_room(form, &panels, depth), mates: 0 };
+            let layout = Layout::new(len, w.columns, panels.len(), room)?;
             Ok((depth, panels, layout))
         };
         let mut form = Form::best(level, w.channels);
@@ -223,20 +264,27 @@ impl ByteWeights {
         if layout.counts > layout.sizes {
             let sizes = data.bytes().get(layout.sizes..layout.counts).unwrap_or_default().as_chunks::<4>().0;
             let sizes: Vec<usize> = sizes.iter().map(|b| u32::from_ne_bytes(*b) as usize).collect();
-            let [room, d, columns] = sizes[..] else {
+            let [apart, d, columns, mates] = sizes[..] else {
                 return Err(KernelError::Shape("packed weights: too few of them"));
             };
-            if (d, columns) != (depth, w.columns) {
+            if (d, columns) != (depth, w.columns)
+                || (mates != 0 && (mates != depth / form.group() || w.taps != 1))
+            {
                 return Err(KernelError::Shape("packed weights: of another matrix"));
             }
-            layout = Layout::new(layout.sums, w.columns, panels.len(), room)?;
+            layout = Layout::new(layout.sums, w.columns, panels.len(), Rooms { apart, mates })?;
         }
         if given != layout.end.next_multiple_of(64) {
             return Err(KernelError::Shape("packed weights: another number of them"));
         }
         find_apart(&mut panels, &layout, depth / form.group(), data.bytes())?;
         let (taps, channels, columns, zeros) = (w.taps, w.channels, w.columns, zeros(w)?);
-        Ok(ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros })
+        let weights = ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros };
+        if weights.arranged() && !weights.panels.iter().filter_map(|p| weights.mates(p)).all(|m| m.is_order())
+        {
+            return Err(KernelError::Shape("packed weights: groups in an order that is none"));
+        }
+        Ok(weights)
     }
 
     /// The packed weights as they lie in memory.
@@ -276,6 +324,19 @@ impl ByteWeights {
         &self.data.bytes()[self.layout.groups..].as_chunks::<4>().0[..count]
     }
 
+    /// Whether panels have their groups of depth in orders of their own.
+    pub(crate) fn arranged(&self) -> bool {
+        self.layout.room.mates > 0
+    }
+
+    /// The order of a panel's groups of depth, if it has one of its own.
+    pub(crate) fn mates(&self, p: &Panel) -> Option<Mates<'_>> {
+        let groups = self.layout.room.mates;
+        let number = p.column / (2 * self.form.lanes(self.level));
+        let of = |from: usize| &self.data.bytes()[self.layout.mates + from * groups * 4..][..groups * 4];
+        (groups > 0).then(|| Mates::new(of(number)))
+    }
+
     /// The weights of a panel's groups that are apart, two vectors for each.
     pub(crate) fn weights_apart(&self, p: &Panel) -> *const i8 {
         self.data.bytes()[self.layout.weights + p.apart[0] * APART..].as_ptr().cast()
@@ -285,7 +346,7 @@ impl ByteWeights {
 /// Packs all panels, and says how many groups had to be set apart: all is there if the layout has room for them.
 fn fill(
     pool: &Pool,
-    form: Form,
+    Way { form, arranged }: Way,
     w: &ByteMatrix<'_>,
     padded: usize,
     panels: &[Panel],
@@ -309,25 +370,32 @@ fn fill(
             let sums = unsafe { sums.part(4 * p.column, 4 * p.columns) };
             pack_panel(w, p, [group, padded, width], flip, rows, sums);
             if form == Form::Pairs {
-                let (mut groups, mut weights) = (vec![], vec![]);
+                let (mut groups, mut weights, mut mates) = (vec![], vec![], vec![]);
+                let order = if arranged { mates::order(rows, width) } else { vec![] };
+                if arranged {
+                    mates = mates::arrange(rows, width, &order);
+                }
                 apart::split(rows, width, &mut groups, &mut weights);
-                if !groups.is_empty() {
-                    apart.lock().unwrap_or_else(PoisonError::into_inner).insert(i, (groups, weights));
+                // They are named by their places in depth.
+                groups.iter_mut().for_each(|g| *g = order.get(*g as usize).map_or(*g, |o| u32::from(*o)));
+                if arranged || !groups.is_empty() {
+                    apart.lock().unwrap_or_else(PoisonError::into_inner).insert(i, (groups, weights, mates));
                 }
             }
         }
     });
     let apart = apart.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let needed = apart.values().map(|(groups, _)| groups.len()).sum();
+    let needed = apart.values().map(|(groups, ..)| groups.len()).sum();
     if layout.end - layout.weights >= needed * APART && layout.groups > layout.counts {
         let at = |x: usize| x - layout.sizes;
         rest[..at(layout.end)].fill(0);
-        let room = (layout.end - layout.weights) / APART;
-        for (to, size) in rest.as_chunks_mut::<4>().0.iter_mut().zip([room, depth, w.columns]) {
+        let Rooms { apart: room, mates: ordered } = layout.room;
+        for (to, size) in rest.as_chunks_mut::<4>().0.iter_mut().zip([room, depth, w.columns, ordered]) {
             *to = (size as u32).to_ne_bytes();
         }
         let (mut group, mut weight) = (at(layout.groups), at(layout.weights));
-        for (i, (groups, weights)) in apart {
+        for (i, (groups, weights, mates)) in apart {
+            rest[at(layout.mates) + i * mates.len()..][..mates.len()].copy_from_slice(&mates);
             rest[at(layout.counts) + 4 * i..][..4].copy_from_slice(&(groups.len() as u32).to_ne_bytes());
             for g in groups {
                 rest[group..][..4].copy_from_slice(&g.to_ne_bytes());
@@ -348,16 +416,14 @@ fn find_apart(panels: &mut [Panel], layout: &Layout, groups: usize, data: &[u8])
     let wrong = || KernelError::Shape("packed weights: groups that do not exist");
     let numbers =
         |at: usize, end: usize| data[at..end].as_chunks::<4>().0.iter().map(|b| u32::from_ne_bytes(*b));
-    let room = (layout.end - layout.weights) / APART;
+    let room = layout.room.apart;
     let mut all = numbers(layout.groups, layout.groups + 4 * room);
     let mut first = 0;
     for (p, count) in panels.iter_mut().zip(numbers(layout.counts, layout.groups)) {
         p.apart = [first, count as usize];
         first += count as usize;
-        let mut next = 0;
         for _ in 0..count {
-            let group = all.next().filter(|&g| (next..groups as u32).contains(&g)).ok_or_else(wrong)?;
-            next = group + 1;
+            all.next().filter(|&g| g < groups as u32).ok_or_else(wrong)?;
         }
     }
     Ok(())

@@ -104,16 +104,16 @@ pub(crate) trait Sums: Copy {
     }
     /// `acc + a . w`, without saturation.
     unsafe fn dot(acc: Self, a: Self::Spread, w: Self::Weights) -> Self;
-    /// Adds the products of two groups side by side by the weights of both to a row of sums.
+    /// Adds the products of two groups by the weights of both to a row of sums.
     #[inline(always)]
     unsafe fn dot_both<const NV: usize>(
         acc: &mut [Self; NV],
-        a: *const Self::X,
+        a: [*const Self::X; 2],
         w: &[[Self::Weights; 2]; NV],
     ) {
         // SAFETY: the caller gives two groups.
         unsafe {
-            let x = [Self::spread(a), Self::spread(a.add(Self::GROUP))];
+            let x = [Self::spread(a[0]), Self::spread(a[1])];
             for v in 0..NV {
                 acc[v] = Self::dot(Self::dot(acc[v], x[0], w[v][0]), x[1], w[v][1]);
             }
@@ -128,15 +128,16 @@ pub(crate) trait Sums: Copy {
             if negative { Self::sub(acc, product) } else { Self::add(acc, product) }
         }
     }
-    /// Takes the 32 bytes at `more` less `base` apart: what 0..=[`NARROW`] holds of them, what is more and what is less,
-    /// and a bit for each byte of which there is more, and less.
+    /// Takes the 32 bytes at `from`, with the bits of `flip` turned over, less `base` apart: what 0..=[`NARROW`] holds
+    /// of them, what is more and what is less go where the pointers say, and a bit for each byte of which there is
+    /// more, and less, comes back. The bytes may lie where what is more goes.
     #[inline(always)]
-    unsafe fn narrow(base: u8, more: *mut u8, narrow: *mut u8, less: *mut u8) -> [u32; 2] {
+    unsafe fn narrow([base, flip]: [u8; 2], from: *const u8, [narrow, more, less]: [*mut u8; 3]) -> [u32; 2] {
         let mut lost = [0; 2];
         for i in 0..32 {
             // SAFETY: the caller gives 32 bytes of each.
             unsafe {
-                let x = *more.add(i);
+                let x = *from.add(i) ^ flip;
                 *narrow.add(i) = x.saturating_sub(base).min(NARROW);
                 *more.add(i) = x.saturating_sub(base).saturating_sub(NARROW);
                 *less.add(i) = base.saturating_sub(x);

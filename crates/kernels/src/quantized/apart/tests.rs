@@ -21,7 +21,7 @@ proptest! {
     /// Elements are the sum of their parts and the base, and lists name what is lacking.
     #[test]
     fn elements_are_the_sum_of_their_parts(
-        rows in 1usize..=4, runs in 1usize..4, eights in 1usize..25, zero: u8, near: bool, seed: u64,
+        rows in 1usize..=4, runs in 1usize..4, eights in 1usize..25, zero: u8, near: bool, seed: u64, flip: Option<bool>,
     ) {
         let mut state = seed | 1;
         let mut next = || {
@@ -40,9 +40,13 @@ proptest! {
         prop_assert!(zero - base <= NARROW);
         for form in Form::available(Level::best()) {
             let (mut narrow, mut more, mut less) = (vec![0; len], old.clone(), vec![0; len]);
+            // In place, or from elsewhere, with a sign or without.
+            let turn = if flip == Some(true) { 0x80 } else { 0 };
+            let turned: Vec<u8> = old.iter().map(|x| x ^ turn).collect();
+            let from = flip.map(|_| (&turned[..], turn));
             let (mut above, mut below) = (vec![0; bits(len)], vec![0; bits(len)]);
             let mut parts = Parts {
-                narrow: &mut narrow, more: &mut more, less: &mut less, bits: [&mut above, &mut below],
+                from, narrow: &mut narrow, more: &mut more, less: &mut less, bits: [&mut above, &mut below],
             };
             form::run(form, Level::best(), Narrow(&mut parts, base));
             for at in 0..len {

@@ -193,10 +193,11 @@ sums256!(
             }
         }
         #[inline(always)]
-        unsafe fn narrow(base: u8, more: *mut u8, narrow: *mut u8, less: *mut u8) -> [u32; 2] {
+        unsafe fn narrow([base, flip]: [u8; 2], from: *const u8, [narrow, more, less]: [*mut u8; 3]) -> [u32; 2] {
             // SAFETY: the caller gives 32 bytes of each.
             unsafe {
-                let (x, zero) = (_mm256_loadu_si256(more.cast()), _mm256_setzero_si256());
+                let x = _mm256_xor_si256(_mm256_loadu_si256(from.cast()), _mm256_set1_epi8(flip as i8));
+                let zero = _mm256_setzero_si256();
                 let (base, most) = (_mm256_set1_epi8(base as i8), _mm256_set1_epi8(super::NARROW as i8));
                 let from_base = _mm256_subs_epu8(x, base);
                 let (above, below) = (_mm256_subs_epu8(from_base, most), _mm256_subs_epu8(base, x));
@@ -208,17 +209,18 @@ sums256!(
             }
         }
         #[inline(always)]
-        unsafe fn dot_both<const NV: usize>(acc: &mut [Self; NV], a: *const u8, w: &[[__m256i; 2]; NV]) {
+        unsafe fn dot_both<const NV: usize>(acc: &mut [Self; NV], a: [*const u8; 2], w: &[[__m256i; 2]; NV]) {
             // SAFETY: the caller gives two groups.
             unsafe {
-                let x = Self::spread(a);
+                let x = Self::spread(a[0]);
                 let mut pairs = [x; NV];
                 for v in 0..NV {
                     pairs[v] = _mm256_maddubs_epi16(x, w[v][0]);
                 }
                 for v in 0..NV {
                     // Loaded once more for each vector: the product takes its place, and all registers are in use.
-                    let x = Self::spread(a.with_addr(__m256::opaque(a.addr() as isize) as usize).add(4));
+                    let again = __m256::opaque(a[1].addr() as isize) as usize;
+                    let x = Self::spread(a[1].with_addr(again));
                     pairs[v] = _mm256_add_epi16(pairs[v], _mm256_maddubs_epi16(x, w[v][1]));
                     acc[v].0 = _mm256_add_epi32(acc[v].0, _mm256_madd_epi16(pairs[v], _mm256_set1_epi16(1)));
                 }
