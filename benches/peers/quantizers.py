@@ -1,21 +1,27 @@
 """Our quantizer beside ONNX Runtime's: how far quantized models are from the float model, on the same samples.
 
-usage: quantizers.py FOLDER [NAME ...] [--quantize PROGRAM] [--bin PROGRAM] [--work FOLDER] [--out FILE.json]
+usage: quantizers.py FOLDER [NAME ...] [--quantize PROGRAM] [--bin PROGRAM] [--work FOLDER] [--rounds N]
+                     [--out FILE.json] [--markdown FILE.md]
 
 FOLDER holds the .onnx files. Vision models get static 8-bit integers by 8 images of normal noise and are compared
 on 4 others; minilm gets dynamic 8-bit products and is compared by its sentence embeddings; gpt2 gets 8-bit and 4-bit
 weights and is compared by its logits. The error is the norm of the difference over the norm; figures in decibels are
 signal to noise. ONNX Runtime's files run in ONNX Runtime and, by what each op means, in Tensormill: on processors
-without VNNI the former's products of u8 and i8 saturate.
+without VNNI the former's products of u8 and i8 saturate. Our files also run in ONNX Runtime, its optimizations off,
+which does as each op means: that is the error beside our own outputs. Times are of runs in turn, float then
+quantized, and their ratios' median counts.
 """
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
+
+from machine import hardware
 
 IMAGES = {"resnet50": ("input", 224), "mobilenet_v2": ("input", 224), "yolov8n": ("images", 640)}
 HEADS, LAYERS, PAST, SEQ = 12, 12, 8, 32
@@ -94,11 +100,13 @@ class Engines:
     def path(self, name):
         return os.path.join(self.args.work, name)
 
-    def ort(self, model, feeds):
+    def ort(self, model, feeds, literal=False):
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
+        if literal:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return [session.run(None, feed)[0] for feed in feeds]
 
@@ -114,7 +122,7 @@ class Engines:
         return outputs
 
     def quantize(self, model, scheme, samples, *options):
-        out, folder = self.path("ours.mill"), "-"
+        out, folder = self.path("ours.onnx"), "-"
         if samples:
             folder = tempfile.mkdtemp(dir=self.args.work)
             for i, feed in enumerate(samples):
@@ -122,6 +130,24 @@ class Engines:
         subprocess.run([self.args.quantize, model, out, scheme, folder, "measure=0", *options], check=True,
                        stdout=subprocess.DEVNULL)
         return out
+
+    def milliseconds(self, model, threads):
+        done = subprocess.run([self.args.bin, "bench", model, "--inputs", self.path("timed.npz"), "--threads",
+                               str(threads), "--duration", "0.4", "--json"], check=True, capture_output=True)
+        return json.loads(done.stdout)["p50_ms"]
+
+    def rated(self, model, quantized, feeds, outputs, timed=None):
+        """How a file of ours does in ONNX Runtime, and how fast it is."""
+        literal = self.ort(quantized, feeds[:2], literal=True)
+        figures = {"in_ort": decibels(list(zip(outputs, literal)))["error"], "mib": os.path.getsize(quantized) / 2**20}
+        if self.args.rounds:
+            np.savez(self.path("timed.npz"), **(timed or feeds[0]))
+            for threads in (1, 2):
+                pairs = [(self.milliseconds(model, threads), self.milliseconds(quantized, threads))
+                         for _ in range(self.args.rounds)]
+                figures[f"ms_{threads}"] = statistics.median(b for _, b in pairs)
+                figures[f"speed_{threads}"] = statistics.median(a / b for a, b in pairs)
+        return figures
 
 
 def images(name, seed, count):
@@ -147,7 +173,9 @@ def vision(e, name, model):
     quantize_static(prepared, theirs, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     float_outputs = e.ort(model, tests)
-    yield "ours", decibels(list(zip(float_outputs, e.ours(e.quantize(model, "int8", samples), tests))))
+    ours = e.quantize(model, "int8", samples)
+    outputs = e.ours(ours, tests)
+    yield "ours", decibels(list(zip(float_outputs, outputs))) | e.rated(model, ours, tests, outputs)
     yield "theirs, by meaning", decibels(list(zip(float_outputs, e.ours(theirs, tests))))
     yield "theirs, in ORT", decibels(list(zip(float_outputs, e.ort(theirs, tests))))
 
@@ -179,19 +207,23 @@ def dynamic(e, name, model):
         cosines = [float((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y)) for x, y in pairs]
         return decibels(pairs) | {"cosine": float(np.mean(cosines)), "least_cosine": min(cosines)}
 
-    yield "ours", measured(e.ours(e.quantize(model, "int8-dynamic", None), tests))
-    yield "ours, by 7 samples", measured(e.ours(e.quantize(model, "int8-dynamic", samples), tests))
+    timed = {"input_ids": np.arange(1, 129)[None], "attention_mask": np.ones((1, 128), np.int64),
+             "token_type_ids": np.zeros((1, 128), np.int64)}
+    for label, given in (("ours", None), ("ours, by 7 samples", samples)):
+        ours = e.quantize(model, "int8-dynamic", given)
+        outputs = e.ours(ours, tests)
+        yield label, measured(outputs) | e.rated(model, ours, tests, outputs, timed)
     yield "theirs, by meaning", measured(e.ours(theirs, tests))
     yield "theirs, in ORT", measured(e.ort(theirs, tests))
 
 
-def tokens(seed, count):
+def tokens(seed, count, length=SEQ, past=PAST):
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        feed = {"input_ids": rng.integers(0, 50257, (1, SEQ))}
+        feed = {"input_ids": rng.integers(0, 50257, (1, length))}
         for i in range(LAYERS):
             for kind in "kv":
-                feed[f"past.{i}.{kind}"] = rng.standard_normal((1, HEADS, PAST, 64)).astype(np.float32)
+                feed[f"past.{i}.{kind}"] = rng.standard_normal((1, HEADS, past, 64)).astype(np.float32)
         yield feed
 
 
@@ -221,7 +253,24 @@ def weights(e, name, model):
         for given in (None, samples):
             out = e.quantize(model, scheme, given, *options)
             label = " ".join((f"ours, {scheme}", *options)) + (f", by {len(given)} samples" if given else "")
-            yield label, measured(e.ours(out, tests))
+            outputs = e.ours(out, tests)
+            # One word after 128.
+            yield label, measured(outputs) | e.rated(model, out, tests, outputs, next(tokens(2, 1, 1, 128)))
+
+
+def markdown(results):
+    """A table of each model's rows, for a page of its own."""
+    cell = lambda figures, key, form: format(figures[key], form) if key in figures else "-"
+    lines = ["# Quantizers side by side", "", (__doc__.split("\n\n")[-1]).strip().replace("\n", " "), "",
+             "| model | by whom | error | dB | least cosine | the same file in ONNX Runtime | MiB "
+             "| times as fast as our float, 1 thread | 2 threads |", "|---|---|" + "---:|" * 7]
+    for name, rows in results.items():
+        for who, figures in rows.items():
+            cells = [cell(figures, *k) for k in (("error", ".4f"), ("db", ".1f"), ("least_cosine", ".5f"),
+                                                 ("in_ort", ".1e"), ("mib", ".1f"), ("speed_1", ".2f"),
+                                                 ("speed_2", ".2f"))]
+            lines.append(f"| {name} | {who} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 KINDS = {"resnet50": vision, "mobilenet_v2": vision, "yolov8n": vision, "minilm": dynamic, "gpt2": weights}
@@ -234,7 +283,9 @@ def main():
     parser.add_argument("--quantize", default="target/release/examples/quantize")
     parser.add_argument("--bin", default="target/release/tensormill")
     parser.add_argument("--work")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each; 0 for none")
     parser.add_argument("--out")
+    parser.add_argument("--markdown")
     args = parser.parse_args()
     unknown = [n for n in args.names if n not in KINDS]
     if unknown:
@@ -251,6 +302,11 @@ def main():
     if args.out:
         with open(args.out, "w") as f:
             json.dump(results, f, indent=1)
+    if args.markdown:
+        with open(args.markdown, "w") as f:
+            f.write(markdown(results))
+            facts = ", ".join(f"{k} {v}" for k, v in hardware().items())
+            f.write(f"\nBy `python benches/peers/quantizers.py ZOO {' '.join(results)} --markdown FILE`; {facts}.\n")
 
 
 if __name__ == "__main__":

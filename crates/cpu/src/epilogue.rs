@@ -84,6 +84,11 @@ impl Steps {
         self
     }
 
+    /// How many steps there are.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Operands with a number for each element that are read inside the kernel: their rows may lie apart.
     pub fn by_element(&self) -> impl Iterator<Item = usize> {
         self.steps[..self.hot].iter().filter_map(|s| match s {

@@ -12,6 +12,7 @@ use tensormill_kernels::conv::ConvShape;
 use tensormill_kernels::packed::Packed;
 use tensormill_kernels::quantized::{
     self as kernel, ByteMatrix, ByteWeights, Bytes, Output, Scaling,
+    groups::{GroupWeights, MAX_STEPS, conv_in_groups},
     winograd::{self, Tiles, WinogradWeights},
 };
 use tensormill_tensor::Tensor;
@@ -113,9 +114,6 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
     if shape.output_len() != out.numel() || shape.weights_len() != w.len() || out.contains(&0) {
         return Err("sizes that the kernel computes otherwise".into());
     }
-    if op.group != 1 && !each {
-        return Err("no kernel of bytes for these groups".into());
-    }
     let outs = [(p.out_dtype(), out.clone())];
     let memory = Prep { outs: &outs, ..*p };
     let rank = out.rank();
@@ -126,14 +124,29 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
     }
     let flops = shape.flops() as u64;
     let planes = x.order == Order::Plain;
+    if op.group != 1 && planes {
+        return Err("the kernel wants channels last".into());
+    }
     let mut native = if each {
-        if planes {
-            return Err("the kernel wants channels last".into());
-        }
         let packed = depthwise_of(p, &shape, weights, &zeros)?;
         Native::new("int8-depthwise", move |c| {
             types.run(c, &steps, kernels, |x, scaling, output, c| {
                 Ok(kernel::depthwise::depthwise(c.pool, &shape, x, &packed, scaling, output)?)
+            })
+        })?
+    } else if op.group != 1 {
+        if steps.len() > MAX_STEPS {
+            return Err("no kernel of bytes in groups for so many steps".into());
+        }
+        let packed = p.weights.get(p.node, "bytes in groups", 0, &[weights], || {
+            let packed = GroupWeights::pack(p.pool, &shape, weights.bytes(), signed, &zeros);
+            let packed = packed.map_err(|e| e.to_string())?;
+            let bytes = packed.bytes();
+            Ok::<_, String>((packed, bytes))
+        })?;
+        Native::new("int8-conv-groups", move |c| {
+            types.run(c, &steps, kernels, |x, scaling, output, c| {
+                Ok(conv_in_groups(c.pool, &shape, x, channels, &packed, scaling, output)?)
             })
         })?
     } else {

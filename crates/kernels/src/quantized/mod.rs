@@ -12,6 +12,7 @@ pub mod depthwise;
 pub mod elementwise;
 mod fill;
 pub(crate) mod form;
+pub mod groups;
 mod one_row;
 pub mod pool;
 pub(crate) mod tile;
