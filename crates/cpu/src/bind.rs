@@ -166,9 +166,13 @@ impl Binder<'_> {
             if !node.outputs.iter().any(|v| self.needed[v.index()]) {
                 continue;
             }
-            let readers = self.reads_strides(node);
+            let beside = self.beside(node).is_some();
+            let readers = if beside { 0 } else { self.reads_strides(node) };
             for (i, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
+                if beside && i == 1 {
+                    continue;
+                }
                 if i < readers
                     && let Some((source, strides)) = self.transposed(v, &node.op, i)
                 {
@@ -179,6 +183,15 @@ impl Binder<'_> {
                 self.needed[v.index()] = true;
             }
         }
+    }
+
+    /// The parts of a product's right operand, where it is packed from them and need not be put together.
+    fn beside(&self, node: &Node) -> Option<&[Tensor]> {
+        let Op::MatMul(_) = node.op else { return None };
+        let parts = self.shared.beside.get(&node.input(1)?)?;
+        // A kernel that is prepared during the run has tensors for operands.
+        let known = node.inputs.iter().flatten().chain(&node.outputs).all(|v| self.ty(*v).is_some());
+        known.then_some(&parts[..])
     }
 
     /// How many of a node's first operands its kernel reads by strides.
@@ -467,6 +480,7 @@ impl Binder<'_> {
             outs: &outs,
             pool: &self.shared.pool,
             weights: &self.shared.weights,
+            beside: self.beside(node).unwrap_or_default(),
             node: Some(id.index()),
             fewer_multiplications: self.shared.options.fewer_multiplications,
             tuner: self.shared.tuner.as_ref(),
