@@ -7,6 +7,7 @@ mod gated;
 mod gelu;
 mod group_norm;
 mod layer_norm;
+mod merge;
 mod product;
 mod quantized;
 mod rotary;
@@ -19,6 +20,8 @@ pub use gated::{HardSigmoid, HardSwish, Mish, Swish};
 pub use gelu::{Gelu, GeluTanh};
 pub use group_norm::{AffineIntoNorm, GroupOfInstance};
 pub use layer_norm::{Normalize, NormalizeBias};
+pub(crate) use merge::joins_weights;
+pub use merge::{JoinWeights, MergeProjections};
 pub use quantized::{
     ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
@@ -91,6 +94,16 @@ pub fn weights() -> Box<dyn Pass> {
             Box::new(Fold),
         ],
     ))
+}
+
+/// Makes one product of several with the same left operand.
+pub fn merges() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("merges", vec![Box::new(MergeProjections)]))
+}
+
+/// Undoes what [`merges`] keeps apart: weights are constants again.
+pub fn join() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("join", vec![Box::new(JoinWeights)]))
 }
 
 /// Collects elementwise steps after products into their epilogues, and the quantization after them.
