@@ -10,6 +10,7 @@ mod layer_norm;
 mod merge;
 mod product;
 mod quantized;
+mod repeat;
 mod rotary;
 mod weights;
 
@@ -27,6 +28,7 @@ pub use quantized::{
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
     TableOfBytes, Unpack,
 };
+pub use repeat::NearestOfReshapes;
 pub use rotary::Rotary;
 pub use weights::ScaleIntoMatMul;
 
@@ -51,6 +53,7 @@ pub fn patterns() -> Box<dyn Pass> {
             Box::new(Attention),
             Box::new(SharedHeads),
             Box::new(AttentionOfRows),
+            Box::new(NearestOfReshapes),
         ],
     ))
 }
