@@ -4,6 +4,7 @@
 mod blocks;
 mod chains;
 mod channels_last;
+mod embed;
 mod joins;
 
 use crate::exec::{self, Surroundings, aligned};
@@ -92,9 +93,17 @@ pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, Backe
         let bytes = b.bytes(v);
         b.classes.add(v, Class::new(Kind::Input(i), bytes));
     }
-    let (chains, blocks) = (b.chains(), b.blocks());
+    let embeddings = b.embeddings();
+    let (chains, blocks) = (b.chains(&embeddings), b.blocks());
     for &id in &shared.order {
-        if blocks.inside(id) {
+        if blocks.inside(id) || embeddings.inside(id) {
+            continue;
+        }
+        if let Some(e) = embeddings.ending_with(id) {
+            if !b.embed(id, e) {
+                e.nodes().for_each(|id| b.node(id));
+                b.node(id);
+            }
             continue;
         }
         if let Some(nodes) = blocks.ending_with(id) {
@@ -591,13 +600,13 @@ impl Binder<'_> {
         let mut used = read.clone();
         for step in steps {
             let anywhere = match &step.work {
-                Work::Native { anywhere, .. } => *anywhere,
-                Work::Values { .. } => None,
+                Work::Native { anywhere, .. } => &anywhere[..],
+                Work::Values { .. } => &[],
             };
             for (at, t) in step.ins.iter().enumerate() {
                 if let Some(Base::Const(i)) = t.as_ref().map(|t| t.place.base) {
                     used[i] = true;
-                    read[i] |= anywhere != Some(at);
+                    read[i] |= !anywhere.contains(&at);
                 }
             }
         }

@@ -105,8 +105,8 @@ pub(crate) struct Native {
     pub in_place: bool,
     /// A constant operand that the kernel keeps in packed form: runs need not have it.
     pub packed: Option<usize>,
-    /// An operand that need not be aligned for its elements.
-    pub anywhere: Option<usize>,
+    /// Operands that need not be aligned for their elements.
+    pub anywhere: SmallVec<[usize; 2]>,
     /// Operands whose rows may lie apart, as parts of wider rows, and the elements of a row.
     pub reads_rows: SmallVec<[(usize, usize); 2]>,
     /// The elements of a row of the only result, if its rows may lie apart.
@@ -125,7 +125,7 @@ impl Native {
             flops: 0,
             in_place: false,
             packed: None,
-            anywhere: None,
+            anywhere: SmallVec::new(),
             reads_rows: SmallVec::new(),
             writes_rows: None,
             run: Box::new(run),

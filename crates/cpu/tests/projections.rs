@@ -91,6 +91,7 @@ proptest! {
         let (g, inputs) = layer.graph();
         let o = merged(&g);
         prop_assert!(o.to_string().contains(" = concat"), "{o}");
+        prop_assert!(merged(&o).same_as(&o), "{o}");
         same(&o, &inputs, threads).map_err(|e| TestCaseError::fail(format!("{e}\n{o}")))?;
         let (a, b) = (outputs(&g, &inputs, 1), outputs(&o, &inputs, threads));
         prop_assert!(a.0[0].same_bits(&b.0[0]), "{g}\nbecame\n{o}");
