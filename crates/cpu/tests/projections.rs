@@ -92,6 +92,11 @@ proptest! {
         let o = merged(&g);
         prop_assert!(o.to_string().contains(" = concat"), "{o}");
         prop_assert!(merged(&o).same_as(&o), "{o}");
+        let mut parted = o.clone();
+        let part = Pipeline::new("part", vec![Pipeline::pass_by_name("part").unwrap()]);
+        part.run(&mut parted, &OptOptions::default()).unwrap();
+        prop_assert!(!parted.to_string().contains(" = concat"), "{parted}");
+        prop_assert!(outputs(&parted, &inputs, 1).0[0].same_bits(&outputs(&o, &inputs, 1).0[0]), "{parted}");
         same(&o, &inputs, threads).map_err(|e| TestCaseError::fail(format!("{e}\n{o}")))?;
         let (a, b) = (outputs(&g, &inputs, 1), outputs(&o, &inputs, threads));
         prop_assert!(a.0[0].same_bits(&b.0[0]), "{g}\nbecame\n{o}");

@@ -81,6 +81,7 @@ impl Pipeline {
             "weights" => fuse::weights(),
             "epilogues" => fuse::epilogues(),
             "merges" => fuse::merges(),
+            "part" => fuse::part(),
             "join" => fuse::join(),
             "integers" => fuse::integers(),
             "unpack" => fuse::unpack(),

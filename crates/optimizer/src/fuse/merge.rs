@@ -2,7 +2,7 @@
 
 use crate::{
     pass::Numerics,
-    pattern::{dims, dtype, find},
+    pattern::{binary, dims, dtype, find},
     rule::{Outcome, Rule, RuleCx},
     simplify::fold_node,
 };
@@ -18,7 +18,11 @@ use tensormill_tensor::{DType, Tensor};
 #[derive(Debug)]
 pub struct MergeProjections;
 
-/// Puts together the weights that [`MergeProjections`] left apart, for what looks for constants.
+/// Undoes [`MergeProjections`]: to prune heads or to quantize, each product is one of its own.
+#[derive(Debug)]
+pub struct PartProjections;
+
+/// Puts together weights that [`MergeProjections`] left apart, for what looks for constants.
 #[derive(Debug)]
 pub struct JoinWeights;
 
@@ -189,6 +193,88 @@ pub(crate) fn joins_weights(g: &Graph, node: &Node) -> bool {
                 && user.input(1) == Some(node.output())
                 && split(user.output()) == Some(true)
         })
+}
+
+/// The parts of a bias for products of so many columns; none for one that changes no number.
+fn parts(bias: &Tensor, columns: &[usize]) -> Option<Vec<Option<Tensor>>> {
+    let all = bias.to_slice::<f32>().ok()?;
+    let mut rest = &all[..];
+    let mut out = vec![];
+    for &n in columns {
+        let (own, after) = rest.split_at_checked(n)?;
+        rest = after;
+        let none = own.iter().all(|x| x.to_bits() == (-0.0f32).to_bits());
+        out.push(if none { None } else { Some(Tensor::from_vec([n], own.to_vec()).ok()?) });
+    }
+    rest.is_empty().then_some(out)
+}
+
+impl Rule for PartProjections {
+    fn name(&self) -> &'static str {
+        "part_projections"
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Split]
+    }
+
+    fn apply(&self, g: &Graph, at: NodeId, _: &RuleCx<'_>) -> Outcome {
+        let node = g.node(at);
+        let whole = find!(node.input(0));
+        // In a file, the bias is a step of its own.
+        let added = binary(g, whole, BinaryKind::Add).and_then(|(a, b)| {
+            let (y, bias) = if g.constant(b).is_some() { (a, b) } else { (b, a) };
+            Some((y, g.constant(bias)?))
+        });
+        let (_, product) = find!(g.producer(added.map_or(whole, |a| a.0)));
+        let Op::MatMul(MatMul { trans_b, epilogue, .. }) = &product.op else { return Outcome::NoMatch };
+        let (x, w) = (find!(product.input(0)), find!(product.input(1)));
+        let (_, beside) = find!(g.producer(w).filter(|(_, n)| joins_weights(g, n)));
+        let weights: Vec<ValueId> = beside.inputs.iter().flatten().copied().collect();
+        let axis = if *trans_b { 0 } else { 1 };
+        let columns: Vec<usize> =
+            find!(weights.iter().map(|&w| Some(g.constant(w)?.shape()[axis])).collect());
+        let widths = node.outputs.iter().map(|&v| dims(g, v)?.last()?.known());
+        if widths.collect::<Option<Vec<_>>>().as_ref() != Some(&columns) {
+            return Outcome::Declined("the parts are not those of the weights");
+        }
+        let vector = |t: &&Tensor| t.dtype() == DType::F32 && t.shape().last() == Some(&t.len());
+        let bias = match (&epilogue.0[..], added) {
+            ([], added) => Some(added.map(|a| a.1)),
+            ([PostOp::Binary { kind: BinaryKind::Add, operand, .. }], None) => {
+                product.input(*operand).and_then(|b| g.constant(b)).map(Some)
+            }
+            _ => None,
+        };
+        let biases = bias.and_then(|bias| match bias {
+            None => Some(vec![None; columns.len()]),
+            Some(t) => parts(Some(t).filter(vector)?, &columns),
+        });
+        let Some(biases) = biases else {
+            return Outcome::Declined("more than a bias follows the product");
+        };
+        let mut p = Patch::new();
+        for ((&v, w), bias) in node.outputs.iter().zip(weights).zip(biases) {
+            let mut op = MatMul { trans_b: *trans_b, ..MatMul::default() };
+            let mut inputs = vec![x.into(), w.into()];
+            let bias = bias.map(|t| p.constant(t));
+            if let (Some(bias), None) = (bias, added) {
+                inputs.push(bias);
+                op.epilogue.0.push(PostOp::Binary { kind: BinaryKind::Add, operand: 2, swapped: false });
+            }
+            let mut new = p.op(op, &inputs);
+            if let (Some(bias), Some(_)) = (bias, added) {
+                new = p.op(Binary { kind: BinaryKind::Add }, &[new, bias]);
+            }
+            p.replace(v, new);
+        }
+        p.origin(product.origin.clone());
+        Outcome::Rewrite(p)
+    }
 }
 
 impl Rule for JoinWeights {

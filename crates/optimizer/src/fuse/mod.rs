@@ -22,7 +22,7 @@ pub use gelu::{Gelu, GeluTanh};
 pub use group_norm::{AffineIntoNorm, GroupOfInstance};
 pub use layer_norm::{Normalize, NormalizeBias};
 pub(crate) use merge::joins_weights;
-pub use merge::{JoinWeights, MergeProjections};
+pub use merge::{JoinWeights, MergeProjections, PartProjections};
 pub use quantized::{
     ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
@@ -104,7 +104,12 @@ pub fn merges() -> Box<dyn Pass> {
     Box::new(RuleSet::new("merges", vec![Box::new(MergeProjections)]))
 }
 
-/// Undoes what [`merges`] keeps apart: weights are constants again.
+/// Undoes [`merges`]: every product has constant weights of its own again.
+pub fn part() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("part", vec![Box::new(PartProjections)]))
+}
+
+/// Makes constants of weights that are still apart after [`part`].
 pub fn join() -> Box<dyn Pass> {
     Box::new(RuleSet::new("join", vec![Box::new(JoinWeights)]))
 }

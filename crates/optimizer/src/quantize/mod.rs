@@ -51,6 +51,7 @@ pub fn prepare(g: &mut Graph, options: &OptOptions) -> Result<(), PassError> {
         basic.run(g, options)?;
     }
     let weights = vec![
+        fuse::part(),
         fuse::join(),
         fuse::weights(),
         simplify::pass(),
