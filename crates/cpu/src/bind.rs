@@ -4,6 +4,7 @@
 mod blocks;
 mod chains;
 mod channels_last;
+mod embed;
 mod joins;
 
 use crate::exec::{self, Surroundings, aligned};
@@ -92,9 +93,17 @@ pub(crate) fn bind(shared: &Shared, inputs: &[Inferred]) -> Result<Layout, Backe
         let bytes = b.bytes(v);
         b.classes.add(v, Class::new(Kind::Input(i), bytes));
     }
-    let (chains, blocks) = (b.chains(), b.blocks());
+    let embeddings = b.embeddings();
+    let (chains, blocks) = (b.chains(&embeddings), b.blocks());
     for &id in &shared.order {
-        if blocks.inside(id) {
+        if blocks.inside(id) || embeddings.inside(id) {
+            continue;
+        }
+        if let Some(e) = embeddings.ending_with(id) {
+            if !b.embed(id, e) {
+                e.nodes().for_each(|id| b.node(id));
+                b.node(id);
+            }
             continue;
         }
         if let Some(nodes) = blocks.ending_with(id) {
@@ -166,9 +175,13 @@ impl Binder<'_> {
             if !node.outputs.iter().any(|v| self.needed[v.index()]) {
                 continue;
             }
-            let readers = self.reads_strides(node);
+            let beside = self.beside(node).is_some();
+            let readers = if beside { 0 } else { self.reads_strides(node) };
             for (i, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
+                if beside && i == 1 {
+                    continue;
+                }
                 if i < readers
                     && let Some((source, strides)) = self.transposed(v, &node.op, i)
                 {
@@ -179,6 +192,15 @@ impl Binder<'_> {
                 self.needed[v.index()] = true;
             }
         }
+    }
+
+    /// The parts of a product's right operand, where it is packed from them and need not be put together.
+    fn beside(&self, node: &Node) -> Option<&[Tensor]> {
+        let Op::MatMul(_) = node.op else { return None };
+        let parts = self.shared.beside.get(&node.input(1)?)?;
+        // A kernel that is prepared during the run has tensors for operands.
+        let known = node.inputs.iter().flatten().chain(&node.outputs).all(|v| self.ty(*v).is_some());
+        known.then_some(&parts[..])
     }
 
     /// How many of a node's first operands its kernel reads by strides.
@@ -467,6 +489,7 @@ impl Binder<'_> {
             outs: &outs,
             pool: &self.shared.pool,
             weights: &self.shared.weights,
+            beside: self.beside(node).unwrap_or_default(),
             node: Some(id.index()),
             fewer_multiplications: self.shared.options.fewer_multiplications,
             tuner: self.shared.tuner.as_ref(),
@@ -577,13 +600,13 @@ impl Binder<'_> {
         let mut used = read.clone();
         for step in steps {
             let anywhere = match &step.work {
-                Work::Native { anywhere, .. } => *anywhere,
-                Work::Values { .. } => None,
+                Work::Native { anywhere, .. } => &anywhere[..],
+                Work::Values { .. } => &[],
             };
             for (at, t) in step.ins.iter().enumerate() {
                 if let Some(Base::Const(i)) = t.as_ref().map(|t| t.place.base) {
                     used[i] = true;
-                    read[i] |= anywhere != Some(at);
+                    read[i] |= !anywhere.contains(&at);
                 }
             }
         }

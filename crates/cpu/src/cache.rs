@@ -44,14 +44,17 @@ impl Source {
         node: usize,
         kind: &str,
         variant: usize,
-        from: &Tensor,
+        from: &[&Tensor],
         sizes: &[usize],
     ) -> Source {
-        let mut words = vec![from.dtype() as u64, from.shape().rank() as u64];
-        words.extend(from.shape().iter().chain(sizes).map(|&n| n as u64));
-        match file_stamp(from.bytes()) {
-            Some(stamp) => words.extend(stamp),
-            None => words.push(digest_on(pool, from.bytes())),
+        let mut words: Vec<u64> = sizes.iter().map(|&n| n as u64).collect();
+        for from in from {
+            words.extend([from.dtype() as u64, from.shape().rank() as u64]);
+            words.extend(from.shape().iter().map(|&n| n as u64));
+            match file_stamp(from.bytes()) {
+                Some(stamp) => words.extend(stamp),
+                None => words.push(digest_on(pool, from.bytes())),
+            }
         }
         let name = [node as u64, digest(0, kind.as_bytes()), variant as u64];
         Source { name, fingerprint: [1, 2].map(|seed| digest_words(seed, &words)) }

@@ -105,7 +105,7 @@ pub(crate) fn packed_weights(
     p.weights.get_stored(
         p.pool,
         (node, "conv-channels-last", variant),
-        weights,
+        &[weights],
         &[],
         |packed| last::ConvWeights::from_packed(p.pool.level(), shape, algorithm, packed),
         || last::ConvWeights::pack(p.pool, shape, data, algorithm),
@@ -122,7 +122,7 @@ pub(crate) fn depthwise_weights(
     p.weights.get_stored(
         p.pool,
         (node, "depthwise-channels-last", 0),
-        weights,
+        &[weights],
         &[],
         |packed| DepthwiseWeights::from_packed(p.pool.level(), shape, packed),
         || DepthwiseWeights::pack(p.pool.level(), shape, data),

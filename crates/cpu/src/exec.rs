@@ -84,6 +84,7 @@ fn natively(
         outs: &outs,
         pool: s.pool,
         weights: s.weights,
+        beside: &[],
         node: s.node,
         fewer_multiplications: false,
         tuner: None,

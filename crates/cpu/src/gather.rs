@@ -33,7 +33,7 @@ pub(crate) fn gather(p: &Prep<'_>, op: &Gather) -> Built {
             let (pool, x) = (c.pool, c.view(0)?.bytes);
             Ok(gather_rows(pool, x, rows, indices, c.out::<u8>(0)?)?)
         })?;
-        native.anywhere = Some(0);
+        native.anywhere.push(0);
         return Ok(native);
     }
     by_size!(size, T => Native::new("gather", move |c| {

@@ -45,7 +45,7 @@ pub(crate) struct Typed {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// A prepared kernel over places of fixed size.
-    Native { name: &'static str, flops: u64, anywhere: Option<usize> },
+    Native { name: &'static str, flops: u64, anywhere: SmallVec<[usize; 2]> },
     /// Values of their own, by whatever fits: a kernel prepared during the run, or the reference.
     Values { native: bool },
 }

@@ -15,7 +15,7 @@ use tensormill_kernels::matmul::{
 use tensormill_tensor::{DType, Element, Tensor};
 
 /// Larger right operands are never packed: the copy would cost more memory than it saves time.
-const LARGEST_PACKED: usize = 1 << 30;
+pub(crate) const LARGEST_PACKED: usize = 1 << 30;
 
 /// An operand as a stack of matrices: batch sizes, then rows and columns, each with its stride.
 struct Matrices {
@@ -104,7 +104,10 @@ pub(crate) fn matmul(p: &Prep<'_>, op: &MatMul) -> Built {
         merged: merged.is_some(),
     };
     let steps = Steps::plan(p, &op.epilogue, matrix.then_some(&layout))?;
-    let mut native = if let Some(row_stride) = merged {
+    let mut native = if !p.beside.is_empty() {
+        let rows = m * batch.iter().product::<usize>();
+        beside(p, steps, (rows, k, n), merged.ok_or("rows that lie apart")?, op.trans_b)?
+    } else if let Some(row_stride) = merged {
         let rows = m * batch.iter().product::<usize>();
         large(p, &kb, steps, (rows, k, n), (row_stride, a.columns.1), (b.rows.1, b.columns.1))?
     } else {
@@ -166,24 +169,7 @@ fn large(
                 native.packed = Some(1);
                 return Ok(native);
             }
-            let packed = p.weights.get_stored(
-                p.pool,
-                (p.node, "linear", 0),
-                t,
-                &[k, n, b.0, b.1],
-                |packed| LinearWeights::from_packed(p.pool.level(), k, n, packed),
-                || LinearWeights::pack(p.pool, matrix),
-            )?;
-            let method = method(p, &packed, (m, k, n));
-            let name = if method == Method::Strassen { "linear-strassen" } else { "linear" };
-            let mut native = Native::new(name, move |c| {
-                steps.run(c, |out, epilogue, c| {
-                    Ok(linear(c.pool, method, m, c.get::<f32>(0)?, a.0, &packed, out, epilogue)?)
-                })
-            })?;
-            native.reason = format!("{m}x{k}x{n}, constant right operand");
-            native.packed = Some(1);
-            return Ok(native);
+            return packed(p, steps, (m, k, n), a.0, &[t], &[matrix], [b.0, b.1]);
         }
         let packed = p.weights.get(p.node, "matmul-b", 0, &[t], || {
             let data = t.to_slice::<f32>().map_err(|e| e.to_string())?;
@@ -210,6 +196,62 @@ fn large(
         })
     })?;
     native.reason = format!("{m}x{k}x{n}");
+    Ok(native)
+}
+
+/// A product by constants that are the columns of the right operand, one after the other.
+fn beside(
+    p: &Prep<'_>,
+    steps: Steps,
+    (m, k, n): (usize, usize, usize),
+    x_pitch: usize,
+    trans_b: bool,
+) -> Built {
+    let parts = p.beside.iter().map(|t| {
+        let [rows, columns] = t.shape()[..] else { return Err("an operand is no matrix".to_owned()) };
+        let data = t.bytes().as_chunks().0;
+        let matrix = match trans_b {
+            true => MatRef::new(data, columns, rows, 1, columns),
+            false => MatRef::new(data, rows, columns, columns, 1),
+        };
+        matrix.map_err(|e| e.to_string())
+    });
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
+    let tensors: Vec<&Tensor> = p.beside.iter().collect();
+    let strides = if trans_b { [1, k] } else { [n, 1] };
+    packed(p, steps, (m, k, n), x_pitch, &tensors, &parts, strides)
+}
+
+/// A linear layer whose weights are packed once, from one matrix or several beside one another.
+fn packed(
+    p: &Prep<'_>,
+    steps: Steps,
+    (m, k, n): (usize, usize, usize),
+    x_pitch: usize,
+    tensors: &[&Tensor],
+    parts: &[MatRef<'_, [u8; 4]>],
+    strides: [usize; 2],
+) -> Built {
+    let packed = p.weights.get_stored(
+        p.pool,
+        (p.node, "linear", 0),
+        tensors,
+        &[k, n, strides[0], strides[1]],
+        |packed| LinearWeights::from_packed(p.pool.level(), k, n, packed),
+        || LinearWeights::pack_beside(p.pool, parts),
+    )?;
+    let method = method(p, &packed, (m, k, n));
+    let name = if method == Method::Strassen { "linear-strassen" } else { "linear" };
+    let mut native = Native::new(name, move |c| {
+        steps.run(c, |out, epilogue, c| {
+            Ok(linear(c.pool, method, m, c.get::<f32>(0)?, x_pitch, &packed, out, epilogue)?)
+        })
+    })?;
+    native.reason = match parts.len() {
+        1 => format!("{m}x{k}x{n}, constant right operand"),
+        of => format!("{m}x{k}x{n}, {of} constants beside one another"),
+    };
+    native.packed = Some(1);
     Ok(native)
 }
 

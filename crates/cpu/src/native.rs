@@ -105,8 +105,8 @@ pub(crate) struct Native {
     pub in_place: bool,
     /// A constant operand that the kernel keeps in packed form: runs need not have it.
     pub packed: Option<usize>,
-    /// An operand that need not be aligned for its elements.
-    pub anywhere: Option<usize>,
+    /// Operands that need not be aligned for their elements.
+    pub anywhere: SmallVec<[usize; 2]>,
     /// Operands whose rows may lie apart, as parts of wider rows, and the elements of a row.
     pub reads_rows: SmallVec<[(usize, usize); 2]>,
     /// The elements of a row of the only result, if its rows may lie apart.
@@ -125,7 +125,7 @@ impl Native {
             flops: 0,
             in_place: false,
             packed: None,
-            anywhere: None,
+            anywhere: SmallVec::new(),
             reads_rows: SmallVec::new(),
             writes_rows: None,
             run: Box::new(run),
@@ -192,6 +192,9 @@ pub(crate) struct Prep<'a> {
     pub outs: &'a [(DType, Shape)],
     pub pool: &'a Pool,
     pub weights: &'a Weights,
+    /// Of a product whose right operand is nowhere in memory: the constants that are its columns, one after the
+    /// other.
+    pub beside: &'a [Tensor],
     /// Names the node in the cache of packed weights; `None` outside a plan.
     pub node: Option<usize>,
     /// Whether kernels may round more for fewer multiplications.
@@ -303,12 +306,12 @@ impl Weights {
     }
 
     /// As [`Weights::get`], for weights that the cache on disk may have: `restore` puts them together, if they
-    /// were packed from the same tensor for the same `sizes`.
+    /// were packed from the same tensors for the same `sizes`.
     pub fn get_stored<T: Stored>(
         &self,
         pool: &Pool,
         (node, kind, variant): (Option<usize>, &'static str, usize),
-        from: &Tensor,
+        from: &[&Tensor],
         sizes: &[usize],
         restore: impl FnOnce(Packed) -> Result<T, KernelError>,
         pack: impl FnOnce() -> Result<T, KernelError>,
@@ -330,7 +333,9 @@ impl Weights {
             Some(found) => found,
             None => (pack().map_err(text)?, None),
         };
-        from.release();
+        for t in from {
+            t.release();
+        }
         let made = Arc::new(made);
         let packed = made.packed().clone();
         let bytes = packed.bytes().len();

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub constants: FxHashMap<ValueId, Tensor>,
     /// Aligned copies of those that runs read.
     read: Mutex<FxHashMap<ValueId, Tensor>>,
+    /// Concatenations of constants that are nowhere in memory: products pack their parts beside one another.
+    pub beside: FxHashMap<ValueId, Vec<Tensor>>,
     pub weights: Weights,
     pub tuner: Option<Tuner>,
     pub bodies: BodyPlans,
@@ -77,6 +79,7 @@ impl Shared {
             pool: pool.clone(),
             constants: FxHashMap::default(),
             read: Mutex::default(),
+            beside: FxHashMap::default(),
             weights: Weights::default(),
             tuner: options.tune.map(|budget| Tuner::new(budget, options.cache_dir.as_deref(), pool)),
             bodies: BodyPlans::default(),
@@ -101,6 +104,10 @@ impl Shared {
                 continue;
             }
             if node.op.is_random() || !node.op.bodies().is_empty() || self.is_operand_transposed(node) {
+                continue;
+            }
+            if let Some(parts) = self.packed_beside(node) {
+                self.beside.insert(node.output(), parts);
                 continue;
             }
             let bytes = |v: &ValueId| {
@@ -146,6 +153,28 @@ impl Shared {
                 matches!(user.op, Op::MatMul(_))
                     && user.inputs.iter().skip(2).all(|i| *i != Some(node.output()))
             })
+    }
+
+    /// The parts of a concatenation of constants, if only products read it, whose columns its parts are. In memory
+    /// they would be there three times: in the file, put together, and packed.
+    fn packed_beside(&self, node: &Node) -> Option<Vec<Tensor>> {
+        let (Op::Concat(c), v) = (&node.op, node.outputs.first().copied()?) else { return None };
+        let axis = tensormill_ir::infer::axis(c.axis, 2).ok()?;
+        let parts: Vec<Tensor> = node
+            .inputs
+            .iter()
+            .map(|i| self.constants.get(&(*i)?).filter(|t| t.dtype() == DType::F32 && t.shape().rank() == 2))
+            .map(|t| t.cloned())
+            .collect::<Option<_>>()?;
+        let users = self.graph.value(v).users();
+        let by_columns = |&u: &NodeId| {
+            let user = self.graph.node(u);
+            matches!(&user.op, Op::MatMul(m) if !m.trans_a && m.trans_b == (axis == 0))
+                && user.inputs.iter().enumerate().all(|(i, input)| (*input == Some(v)) == (i == 1))
+        };
+        let small = parts.iter().map(Tensor::byte_len).sum::<usize>() <= crate::matmul::LARGEST_PACKED;
+        let whole = !self.wanted.contains(&v) && !users.is_empty() && users.iter().all(by_columns);
+        (whole && small).then_some(parts)
     }
 
     /// A constant as kernels read it; a copy, if it takes one, is shared by all states.

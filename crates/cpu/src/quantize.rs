@@ -146,7 +146,7 @@ fn packed(p: &Prep<'_>, from: &Tensor, matrix: &ByteMatrix<'_>) -> Result<Arc<By
     p.weights.get_stored(
         p.pool,
         (p.node, "bytes", 0),
-        from,
+        &[from],
         &sizes,
         |packed| ByteWeights::from_packed(p.pool.level(), matrix, packed),
         || ByteWeights::pack(p.pool, matrix),

@@ -17,6 +17,7 @@ pub mod channels_last;
 pub mod conv;
 pub mod copy;
 pub mod elementwise;
+pub mod embed;
 pub mod epilogue;
 pub mod error;
 pub mod gather;

@@ -8,28 +8,34 @@ use crate::threads::{Pool, Shards};
 
 /// How a row's scale is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Center {
+pub(crate) enum Center {
     Mean,
     None,
 }
 
-/// One row: normalized, then scaled and shifted element by element.
-struct Row<'a> {
-    x: &'a [f32],
-    out: &'a mut [f32],
-    scale: Option<&'a [f32]>,
-    bias: Option<&'a [f32]>,
-    epsilon: f32,
-    center: Center,
+/// One row, `x` or what `out` holds when there is no `x`: normalized, then scaled and shifted element by element.
+pub(crate) struct Row<'a> {
+    pub x: Option<&'a [f32]>,
+    pub out: &'a mut [f32],
+    pub scale: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub epsilon: f32,
+    pub center: Center,
 }
 
 impl Kernel for Row<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let n = self.x.len() as f64;
-        let mean = if self.center == Center::Mean { (reduce::sum(self.x) / n) as f32 } else { 0.0 };
-        self.out.iter_mut().zip(self.x).for_each(|(o, &x)| *o = x - mean);
+        let n = self.out.len() as f64;
+        let mean = match self.center {
+            Center::Mean => (reduce::sum(self.x.unwrap_or(self.out)) / n) as f32,
+            Center::None => 0.0,
+        };
+        match self.x {
+            Some(x) => self.out.iter_mut().zip(x).for_each(|(o, &x)| *o = x - mean),
+            None => self.out.iter_mut().for_each(|o| *o -= mean),
+        }
         let variance = reduce::sum_square(self.out) / n;
         let inverse = (1.0 / (variance + self.epsilon as f64).sqrt()) as f32;
         match (self.scale, self.bias) {
@@ -70,7 +76,7 @@ fn rows(
         // SAFETY: the ranges of a split are disjoint.
         let out = unsafe { shards.part(r.start * n, r.len() * n) };
         for (out, x) in out.chunks_exact_mut(n).zip(x[r.start * n..].chunks_exact(n)) {
-            pool.level().run(Row { x, out, scale, bias, epsilon, center });
+            pool.level().run(Row { x: Some(x), out, scale, bias, epsilon, center });
         }
     });
     Ok(())
@@ -175,7 +181,7 @@ pub fn group_norm(
             let out = unsafe { shards.part(i * n, n) };
             let x = &x[i * n..(i + 1) * n];
             let center = Center::Mean;
-            pool.level().run(Row { x, out: &mut *out, scale: None, bias: None, epsilon, center });
+            pool.level().run(Row { x: Some(x), out: &mut *out, scale: None, bias: None, epsilon, center });
             let first = i % groups * (channels / groups);
             for (c, plane) in out.chunks_exact_mut(spatial).enumerate() {
                 let (scale, bias) = (scale[first + c], bias[first + c]);

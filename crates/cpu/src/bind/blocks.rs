@@ -212,6 +212,7 @@ impl Binder<'_> {
             outs: &outs,
             pool: &self.shared.pool,
             weights: &self.shared.weights,
+            beside: &[],
             node: None,
             fewer_multiplications: false,
             tuner: None,

@@ -1,7 +1,7 @@
 //! Elementwise nodes in a row that run as one step: a piece of the result goes through all of them while it
 //! is in the first-level cache, and none of the values between them exists.
 
-use super::{Binder, Operands};
+use super::{Binder, Operands, embed::Embeddings};
 use crate::elementwise::{binary_op, unary_op};
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Known, Native, Prep};
@@ -49,13 +49,13 @@ impl Chains {
 
 impl Binder<'_> {
     /// Finds the chains of the graph.
-    pub(super) fn chains(&self) -> Chains {
+    pub(super) fn chains(&self, embeddings: &Embeddings) -> Chains {
         let g = &self.shared.graph;
         let mut chains = Chains::default();
         let mut lengths: FxHashMap<NodeId, usize> = FxHashMap::default();
         for &id in &self.shared.order {
             let node = g.node(id);
-            if !self.maps(node) || self.carried(node).is_none() {
+            if embeddings.inside(id) || !self.maps(node) || self.carried(node).is_none() {
                 continue;
             }
             let v = node.output();
@@ -65,6 +65,7 @@ impl Binder<'_> {
             let joins = length < LONGEST
                 && !self.shared.wanted.contains(&v)
                 && self.maps(next)
+                && !embeddings.inside(user)
                 && self.ty(v) == self.ty(next.output())
                 && !chains.before.contains_key(&user);
             if joins {
@@ -188,6 +189,7 @@ impl Binder<'_> {
             outs: &outs,
             pool: &self.shared.pool,
             weights: &self.shared.weights,
+            beside: &[],
             node: None,
             fewer_multiplications: false,
             tuner: None,

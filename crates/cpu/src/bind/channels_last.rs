@@ -109,6 +109,7 @@ impl Binder<'_> {
             outs: &outs,
             pool: &self.shared.pool,
             weights: &self.shared.weights,
+            beside: &[],
             node: Some(id.index()),
             fewer_multiplications: self.shared.options.fewer_multiplications,
             tuner: self.shared.tuner.as_ref(),

@@ -39,7 +39,7 @@ fn nothing(reason: &str) -> Native {
         flops: 0,
         in_place: false,
         packed: None,
-        anywhere: None,
+        anywhere: SmallVec::new(),
         reads_rows: SmallVec::new(),
         writes_rows: None,
         run: Box::new(|_| Ok(())),

@@ -40,7 +40,7 @@ fn in_tiles(
     p.weights.get_stored(
         p.pool,
         (p.node, kind, 0),
-        from,
+        &[from],
         &sizes,
         |packed| WinogradWeights::from_packed(p.pool.level(), tiles, matrix, packed),
         || WinogradWeights::pack(p.pool, tiles, matrix),

@@ -52,9 +52,22 @@ pub struct LinearWeights {
 impl LinearWeights {
     /// Packs a matrix for kernels at the pool's level, its threads sharing the work.
     pub fn pack<T: Weight>(pool: &Pool, b: MatRef<'_, T>) -> Result<LinearWeights, KernelError> {
-        let (taps, strides) = (1, [0, b.row_stride, b.column_stride]);
-        let weights = Weights { data: b.data, taps, channels: b.rows, columns: b.columns, strides };
-        Ok(LinearWeights { panels: Panels::pack(pool, &weights)? })
+        LinearWeights::pack_beside(pool, &[b])
+    }
+
+    /// Packs matrices of the same depth as one that has the columns of them all, one after the other.
+    pub fn pack_beside<T: Weight>(
+        pool: &Pool,
+        parts: &[MatRef<'_, T>],
+    ) -> Result<LinearWeights, KernelError> {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|b| {
+                let (taps, strides) = (1, [0, b.row_stride, b.column_stride]);
+                Weights { data: b.data, taps, channels: b.rows, columns: b.columns, strides }
+            })
+            .collect();
+        Ok(LinearWeights { panels: Panels::pack_beside(pool, &parts)? })
     }
 
     /// Weights that [`LinearWeights::pack`] once packed for this level and these sizes.

@@ -7,8 +7,10 @@ mod gated;
 mod gelu;
 mod group_norm;
 mod layer_norm;
+mod merge;
 mod product;
 mod quantized;
+mod repeat;
 mod rotary;
 mod weights;
 
@@ -19,11 +21,14 @@ pub use gated::{HardSigmoid, HardSwish, Mish, Swish};
 pub use gelu::{Gelu, GeluTanh};
 pub use group_norm::{AffineIntoNorm, GroupOfInstance};
 pub use layer_norm::{Normalize, NormalizeBias};
+pub(crate) use merge::joins_weights;
+pub use merge::{JoinWeights, MergeProjections, PartProjections};
 pub use quantized::{
     ClampBeforeQuantize, ConcatIntegers, DynamicConv, DynamicMatMul, GatherIntegers, MoveIntegers,
     QuantizedBinaryOps, QuantizedConvs, QuantizedMatMuls, QuantizedTwice, SplitIntegers, StoreQuantized,
     TableOfBytes, Unpack,
 };
+pub use repeat::NearestOfReshapes;
 pub use rotary::Rotary;
 pub use weights::ScaleIntoMatMul;
 
@@ -48,6 +53,7 @@ pub fn patterns() -> Box<dyn Pass> {
             Box::new(Attention),
             Box::new(SharedHeads),
             Box::new(AttentionOfRows),
+            Box::new(NearestOfReshapes),
         ],
     ))
 }
@@ -91,6 +97,21 @@ pub fn weights() -> Box<dyn Pass> {
             Box::new(Fold),
         ],
     ))
+}
+
+/// Makes one product of several with the same left operand.
+pub fn merges() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("merges", vec![Box::new(MergeProjections)]))
+}
+
+/// Undoes [`merges`]: every product has constant weights of its own again.
+pub fn part() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("part", vec![Box::new(PartProjections)]))
+}
+
+/// Makes constants of weights that are still apart after [`part`].
+pub fn join() -> Box<dyn Pass> {
+    Box::new(RuleSet::new("join", vec![Box::new(JoinWeights)]))
 }
 
 /// Collects elementwise steps after products into their epilogues, and the quantization after them.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     driver::label,
+    fuse,
     pass::OptOptions,
     pattern::dims,
     pipeline::Pipeline,
@@ -47,8 +48,16 @@ pub(super) fn prune(g: &Graph, o: &PruneOptions) -> Result<Pruned, PruneError> {
 /// The graph with shapes as constants where they can be; steps of quantization stay.
 fn simplified(mut g: Graph) -> Result<Graph, PruneError> {
     let passes = || simplify::pass();
-    let all =
-        vec![Box::new(Dead) as _, passes(), Box::new(Common), Box::new(Refine), passes(), Box::new(Common)];
+    let all = vec![
+        Box::new(Dead) as _,
+        fuse::part(),
+        fuse::join(),
+        passes(),
+        Box::new(Common),
+        Box::new(Refine),
+        passes(),
+        Box::new(Common),
+    ];
     Pipeline::new("prune", all).run(&mut g, &OptOptions::default())?;
     Ok(g)
 }

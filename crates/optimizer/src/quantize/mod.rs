@@ -50,8 +50,14 @@ pub fn prepare(g: &mut Graph, options: &OptOptions) -> Result<(), PassError> {
     if let Some(basic) = Pipeline::by_name("basic") {
         basic.run(g, options)?;
     }
-    let weights =
-        vec![fuse::weights(), simplify::pass(), Box::new(simplify::Common) as _, Box::new(simplify::Dead)];
+    let weights = vec![
+        fuse::part(),
+        fuse::join(),
+        fuse::weights(),
+        simplify::pass(),
+        Box::new(simplify::Common) as _,
+        Box::new(simplify::Dead),
+    ];
     Pipeline::new("weights", weights).run(g, options)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
 use crate::{
+    fuse::joins_weights,
     pass::Numerics,
     pattern::{byte_len, tensor},
     rule::{Outcome, Rule, RuleCx},
@@ -37,6 +38,9 @@ impl Rule for Fold {
     fn apply(&self, g: &Graph, at: NodeId, cx: &RuleCx<'_>) -> Outcome {
         if keeps_integers(g, g.node(at)) {
             return Outcome::Declined("integers wait for products that take them as they are");
+        }
+        if joins_weights(g, g.node(at)) {
+            return Outcome::Declined("a product packs the weights side by side");
         }
         fold_node(g, at, cx)
     }

@@ -11,6 +11,7 @@ mod movement;
 mod pad;
 mod regroup;
 mod reshape;
+mod resize;
 mod transpose;
 
 pub use branch::{ConstantIf, UnrollLoop};
@@ -26,6 +27,8 @@ pub use pad::PadIntoConv;
 pub use regroup::TransposeBetweenReshapes;
 pub(crate) use reshape::operand_known;
 pub use reshape::{ReshapeOfReshape, ToReshape};
+pub use resize::{ResizeOfResize, ResizeUnmoved, SizesToScales};
+pub(crate) use resize::{repeat, scales};
 pub use transpose::{TransposeIntoMatMul, TransposeOfTranspose, TransposeToReshape};
 
 use crate::{driver::RuleSet, pass::Pass};
@@ -52,6 +55,9 @@ pub fn pass() -> Box<dyn Pass> {
             Box::new(ReshapeOfReshape),
             Box::new(TransposeBetweenReshapes),
             Box::new(ToReshape),
+            Box::new(ResizeUnmoved),
+            Box::new(ResizeOfResize),
+            Box::new(SizesToScales),
         ],
     ))
 }

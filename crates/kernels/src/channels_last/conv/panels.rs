@@ -66,6 +66,42 @@ impl<'a> Piece<'a, '_> {
     }
 }
 
+impl<T: Weight> Weights<'_, T> {
+    /// Writes those of its columns that are in a piece, whose rows at a tap are given. In the matrix that the piece
+    /// is of they begin at column `first`.
+    fn fill(&self, rows: &mut [f32], piece: &Piece<'_, '_>, tap: usize, first: usize, by_row: bool) {
+        let (p, [tap_stride, channel_stride, column_stride]) = (piece.panel, self.strides);
+        let columns = p.column.max(first)..(p.column + p.columns).min(first + self.columns);
+        if columns.is_empty() {
+            return;
+        }
+        // Where they are in the panel, and where their weights are.
+        let to = columns.start - p.column;
+        let from = tap * tap_stride
+            + piece.channels.start * channel_stride
+            + (columns.start - first) * column_stride;
+        if by_row {
+            for (i, row) in rows.chunks_exact_mut(piece.width).enumerate() {
+                let from = &self.data[from + i * channel_stride..][..columns.len()];
+                row[to..].iter_mut().zip(from).for_each(|(t, x)| *t = x.float());
+            }
+            return;
+        }
+        for (block, rows) in rows.chunks_mut(BLOCK * piece.width).enumerate() {
+            let from = from + block * BLOCK * channel_stride;
+            for j in 0..columns.len() {
+                let to = rows[to + j..].iter_mut().step_by(piece.width);
+                let from = &self.data[from + j * column_stride..];
+                if channel_stride == 1 {
+                    to.zip(from).for_each(|(t, x)| *t = x.float());
+                } else {
+                    to.zip(from.iter().step_by(channel_stride)).for_each(|(t, x)| *t = x.float());
+                }
+            }
+        }
+    }
+}
+
 /// How columns are grouped, and the floats that this takes.
 fn panels(level: Level, depth: usize, columns: usize) -> Result<(Vec<Panel>, usize), KernelError> {
     let lanes = tile::lanes(level);
@@ -87,34 +123,32 @@ fn panels(level: Level, depth: usize, columns: usize) -> Result<(Vec<Panel>, usi
 impl Panels {
     /// Packs a matrix whose depth is its taps, each with all channels.
     pub(in super::super) fn pack<T: Weight>(pool: &Pool, w: &Weights<'_, T>) -> Result<Panels, KernelError> {
-        let [tap_stride, channel_stride, column_stride] = w.strides;
+        Panels::pack_beside(pool, std::slice::from_ref(w))
+    }
+
+    /// Packs matrices with the same taps and channels as one that has the columns of them all.
+    pub(in super::super) fn pack_beside<T: Weight>(
+        pool: &Pool,
+        parts: &[Weights<'_, T>],
+    ) -> Result<Panels, KernelError> {
+        let Some(&Weights { taps, channels, .. }) = parts.first() else {
+            return Err(KernelError::Shape("packed weights: no matrix"));
+        };
+        if parts.iter().any(|w| [w.taps, w.channels] != [taps, channels]) {
+            return Err(KernelError::Shape("packed weights: matrices of another depth"));
+        }
+        let columns = parts.iter().try_fold(0usize, |n, w| n.checked_add(w.columns));
+        let columns = columns.ok_or(KernelError::Overflow("packed weights"))?;
         // Rows are contiguous: each is read once and goes to all panels.
-        let by_row = column_stride == 1 && w.columns > 1;
-        Panels::build(pool, [w.taps, w.channels, w.columns], by_row, |piece| {
-            let (p, width, channels) = (piece.panel, piece.width, piece.channels.clone());
-            for tap in 0..w.taps {
+        let by_row = parts.iter().all(|w| w.strides[2] == 1 && w.columns > 1);
+        Panels::build(pool, [taps, channels, columns], by_row, |piece| {
+            for tap in 0..taps {
                 // SAFETY: each tap is asked for once.
                 let rows = unsafe { piece.rows(tap) };
-                let first = tap * tap_stride + channels.start * channel_stride + p.column * column_stride;
-                if by_row {
-                    for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-                        let from = &w.data[first + i * channel_stride..][..p.columns];
-                        row.iter_mut().zip(from).for_each(|(t, x)| *t = x.float());
-                    }
-                    continue;
-                }
-                let blocks = rows.chunks_mut(BLOCK * width).enumerate();
-                for (block, rows) in blocks {
-                    let first = first + block * BLOCK * channel_stride;
-                    for j in 0..p.columns {
-                        let to = rows[j..].iter_mut().step_by(width);
-                        let from = &w.data[first + j * column_stride..];
-                        if channel_stride == 1 {
-                            to.zip(from).for_each(|(t, x)| *t = x.float());
-                        } else {
-                            to.zip(from.iter().step_by(channel_stride)).for_each(|(t, x)| *t = x.float());
-                        }
-                    }
+                let mut first = 0;
+                for w in parts {
+                    w.fill(rows, &piece, tap, first, by_row);
+                    first += w.columns;
                 }
             }
         })
@@ -228,6 +262,38 @@ mod tests {
                     }}}
                 }
                 prop_assert_eq!(packed.data(), &expected[..]);
+            }
+        }
+
+        /// Matrices packed beside one another are packed like the matrix that they make.
+        #[test]
+        fn parts_pack_like_the_whole(
+            channels in 0usize..70, widths in prop::collection::vec(0usize..40, 1..5), by_column in any::<bool>(),
+            threads in 1usize..4,
+        ) {
+            let columns: usize = widths.iter().sum();
+            let strides = |columns: usize| if by_column { [0, 1, channels] } else { [0, columns, 1] };
+            let number = |channel: usize, column: usize| (channel * columns + column) as f32 + 1.0;
+            let matrix = |columns: Range<usize>| -> Vec<f32> {
+                if by_column {
+                    columns.flat_map(|j| (0..channels).map(move |c| number(c, j))).collect()
+                } else {
+                    (0..channels).flat_map(|c| columns.clone().map(move |j| number(c, j))).collect()
+                }
+            };
+            let mut at = 0;
+            let parts: Vec<Vec<f32>> = widths.iter().map(|w| { at += w; matrix(at - w..at) }).collect();
+            let parts: Vec<Weights<'_, f32>> = parts.iter().zip(&widths)
+                .map(|(data, &columns)| Weights { data, taps: 1, channels, columns, strides: strides(columns) })
+                .collect();
+            let whole = matrix(0..columns);
+            let whole = Weights { data: &whole, taps: 1, channels, columns, strides: strides(columns) };
+            for level in Level::available() {
+                let pool = Pool::new(threads).unwrap().with_level(level);
+                let (a, b) = (Panels::pack(&pool, &whole).unwrap(), Panels::pack_beside(&pool, &parts).unwrap());
+                prop_assert_eq!(a.data(), b.data());
+                let more = [parts[0], Weights { channels: channels + 1, ..whole }];
+                prop_assert!(Panels::pack_beside(&pool, &more).is_err());
             }
         }
     }
