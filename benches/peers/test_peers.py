@@ -9,6 +9,7 @@ import numpy as np
 import machine
 import measure
 import models
+import quantizers
 import report
 
 
@@ -97,6 +98,19 @@ class Reports(unittest.TestCase):
         shown = [report.figure(x) for x in (None, 0.01234, 1.234, 12.34, 1234.5)]
         self.assertEqual(shown, ["-", "0.0123", "1.23", "12.3", "1234"])
 
+
+class Quantizers(unittest.TestCase):
+    def test_errors_are_relative_over_all_pairs(self):
+        x = np.array([3.0, 4.0])
+        found = quantizers.decibels([(x, x), (x, x + [0.0, 1.0])])
+        self.assertAlmostEqual(found["error"], (1 / 50) ** 0.5)
+        self.assertAlmostEqual(found["db"], 10 * np.log10(50))
+
+    def test_every_row_of_the_table_has_all_cells(self):
+        rows = {"m": {"ours": {"error": 0.1, "db": 20.0, "speed_1": 2.5}, "theirs": {"error": 0.2, "db": 14.0}}}
+        table = [line for line in quantizers.markdown(rows).splitlines() if line.startswith("|")]
+        self.assertEqual({line.count("|") for line in table}, {10})
+        self.assertIn("| 0.1000 | 20.0 | - | - | - | 2.50 | - |", table[2])
 
 if __name__ == "__main__":
     unittest.main()

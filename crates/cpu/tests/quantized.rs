@@ -109,6 +109,34 @@ proptest! {
     }
 }
 
+/// A convolution of 3 by 3 over bytes with zero points, and its real result.
+fn conv_of(
+    bytes: &mut Bytes,
+    [x_dtype, w_dtype]: [DType; 2],
+    [side, channels, kernels, group]: [usize; 4],
+) -> Result<Graph, IrError> {
+    let mut b = GraphBuilder::new("main");
+    let x = Value::from(Tensor::zeros(x_dtype, [2, channels, side, side]).unwrap());
+    let x = b.input("x", Type::of(&x).expect("a type"))?;
+    let w = b.constant(bytes.tensor(w_dtype, &Shape::from([kernels, channels / group, 3, 3])))?;
+    let bias = b.constant(bytes.tensor(DType::F32, &Shape::from([kernels])))?;
+    let one = |b: &mut GraphBuilder, x: f32| b.constant(Tensor::from_vec([1], vec![x]).unwrap());
+    let zero = |b: &mut GraphBuilder, dtype, x: u8| {
+        b.constant(match dtype {
+            DType::I8 => Tensor::from_vec([1], vec![x as i8]).unwrap(),
+            _ => Tensor::from_vec([1], vec![x]).unwrap(),
+        })
+    };
+    let (x_scale, x_zero) = (one(&mut b, 0.02)?, zero(&mut b, x_dtype, 77)?);
+    let (w_scale, w_zero) = (one(&mut b, 0.004)?, zero(&mut b, w_dtype, 3)?);
+    let epilogue = PostOps(vec![PostOp::Unary(UnaryKind::Relu)]);
+    let op = QuantizedConv { group, pads: vec![1; 4], epilogue, ..QuantizedConv::default() };
+    let own = [x, w, bias, x_scale, x_zero, w_scale, w_zero].map(Some);
+    let y = b.node(op, &own)?[0];
+    b.output("y", y)?;
+    b.finish()
+}
+
 /// Convolutions of 3 by 3 large enough that fewer multiplications pay: the sums are the reference's, and with them
 /// all that follows.
 #[test]
@@ -118,29 +146,7 @@ fn convolutions_in_tiles_are_exact() {
     {
         let mut bytes = Bytes::seeded(side as u64, 1 << 16);
         let x_dtype = if signed { DType::I8 } else { DType::U8 };
-        let build = |bytes: &mut Bytes| -> Result<Graph, IrError> {
-            let mut b = GraphBuilder::new("main");
-            let x = Value::from(Tensor::zeros(x_dtype, [2, channels, side, side]).unwrap());
-            let x = b.input("x", Type::of(&x).expect("a type"))?;
-            let w = b.constant(bytes.tensor(w_dtype, &Shape::from([kernels, channels, 3, 3])))?;
-            let bias = b.constant(bytes.tensor(DType::F32, &Shape::from([kernels])))?;
-            let one = |b: &mut GraphBuilder, x: f32| b.constant(Tensor::from_vec([1], vec![x]).unwrap());
-            let zero = |b: &mut GraphBuilder, dtype, x: u8| {
-                b.constant(match dtype {
-                    DType::I8 => Tensor::from_vec([1], vec![x as i8]).unwrap(),
-                    _ => Tensor::from_vec([1], vec![x]).unwrap(),
-                })
-            };
-            let (x_scale, x_zero) = (one(&mut b, 0.02)?, zero(&mut b, x_dtype, 77)?);
-            let (w_scale, w_zero) = (one(&mut b, 0.004)?, zero(&mut b, w_dtype, 3)?);
-            let epilogue = PostOps(vec![PostOp::Unary(UnaryKind::Relu)]);
-            let op = QuantizedConv { pads: vec![1; 4], epilogue, ..QuantizedConv::default() };
-            let own = [x, w, bias, x_scale, x_zero, w_scale, w_zero].map(Some);
-            let y = b.node(op, &own)?[0];
-            b.output("y", y)?;
-            b.finish()
-        };
-        let g = build(&mut bytes).unwrap();
+        let g = conv_of(&mut bytes, [x_dtype, w_dtype], [side, channels, kernels, 1]).unwrap();
         let inputs = random_inputs(&g, &mut Bytes::seeded(5, 1 << 16));
         let expected = interpret(&g, &inputs, &EvalLimits::default()).unwrap();
         for threads in [1, 3] {
@@ -155,6 +161,27 @@ fn convolutions_in_tiles_are_exact() {
             if Pool::serial().level().name() != "avx512" {
                 assert!(report.nodes.iter().any(|n| n.kernel == names[0]), "{report}");
             }
+        }
+    }
+}
+
+/// Groups of few and of many channels, and several outputs for each channel.
+#[test]
+fn convolutions_in_groups_are_exact() {
+    for (channels, kernels, group, w_dtype) in
+        [(32, 48, 8, DType::I8), (96, 64, 2, DType::U8), (12, 24, 12, DType::I8), (15, 10, 5, DType::U8)]
+    {
+        let mut bytes = Bytes::seeded(channels as u64, 1 << 16);
+        let g = conv_of(&mut bytes, [DType::U8, w_dtype], [9, channels, kernels, group]).unwrap();
+        let inputs = random_inputs(&g, &mut Bytes::seeded(5, 1 << 16));
+        let expected = interpret(&g, &inputs, &EvalLimits::default()).unwrap();
+        for threads in [1, 3] {
+            let backend = CpuBackend::new(Pool::new(threads).unwrap());
+            let plan = backend.compile(g.clone(), &CompileOptions::default()).unwrap();
+            let got = run(&*plan, &inputs).unwrap();
+            assert_eq!(far(&expected[0], &got[0], 0.0, 1e-6), Ok(0));
+            let report = plan.report();
+            assert!(report.nodes.iter().any(|n| n.kernel == "int8-conv-groups"), "{report}");
         }
     }
 }
