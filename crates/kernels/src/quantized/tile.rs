@@ -311,18 +311,7 @@ pub(crate) unsafe fn finish<S: Sums>(t: &Tile<'_, S::X>, f: &Finish<'_>, room: &
         // SAFETY: the caller has the instructions; each load and store touches the `n` elements that the
         // finish's slices and the target have from this column on.
         unsafe {
-            let c = Columns::<S> {
-                sums: room[at..].as_ptr(),
-                pitch: t.vectors * S::LANES,
-                row_sums: t.row_sums,
-                zeros: first(if f.zeros.is_empty() { &[] } else { &f.zeros[range.clone()] }),
-                scales: floats::<S>(&f.scales[range.clone()]),
-                bias: if f.bias.is_empty() {
-                    S::Floats::splat(0.0)
-                } else {
-                    floats::<S>(&f.bias[range.clone()])
-                },
-            };
+            let c = Columns::<S>::new(t, f, room, at, range);
             match t.to {
                 To::Sums { to, pitch } => {
                     for i in 0..t.rows.len() {
