@@ -15,7 +15,8 @@ pub(crate) const ROUND: f32 = 12_582_912.0;
 /// 2^r within half a step of zero, to 1e-7 of itself: the largest error is as small as it can be for the degree.
 // It is the fit that brings one term near a constant.
 #[allow(clippy::approx_constant)]
-const POWER: [f32; 6] = [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+pub(crate) const POWER: [f32; 6] =
+    [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
 
 /// The sum of the terms times the powers of `x`.
 ///

@@ -1,8 +1,8 @@
 //! Activations of a finished tile, in vectors.
 
-use super::rows::{Rows, Work, each, load, run, store};
+use super::rows::{Rows, Work, run};
 use crate::simd::Level;
-use crate::simd::vector::{ROUND, Vector, polynomial, power};
+use crate::simd::vector::{POWER, ROUND, Vector, polynomial, power};
 
 /// An activation that tiles end with.
 #[derive(Debug, Clone, Copy)]
@@ -32,95 +32,115 @@ impl Activation {
         // SAFETY: forwarded.
         unsafe {
             match self {
-                Activation::Silu(power) => run(level, Silu(rows, power)),
-                Activation::Gelu => run(level, Gelu(rows)),
-                Activation::GeluTanh => run(level, GeluTanh(rows)),
+                Activation::Silu(power) => run(level, Each(rows, Silu(power))),
+                Activation::Gelu => run(level, Each(rows, Gelu)),
+                Activation::GeluTanh => run(level, Each(rows, GeluTanh)),
             }
         }
     }
 }
 
-/// `e^(factor x)` as a power of two; limited to what a float holds with room to spare.
+/// `e^(factor x)` as a power of two, for arguments limited to what a float holds with room to spare.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Power {
     /// The factor of the exponent in two parts, so that large arguments keep their last bits.
     high: f32,
     low: f32,
-    /// 2^r = e^(r ln 2), by Taylor: within half a step of zero the rest is below the last bit.
-    terms: [f32; 8],
+    /// The largest argument, either way.
+    limit: f32,
 }
 
 impl Power {
     const fn of(factor: f64) -> Power {
         let exponent = factor * std::f64::consts::LOG2_E;
         let high = exponent as f32;
-        let (mut terms, mut term, mut k) = ([1.0; 8], 1.0, 1);
-        while k < 8 {
-            term = term * std::f64::consts::LN_2 / k as f64;
-            terms[k] = term as f32;
-            k += 1;
-        }
-        Power { high, low: (exponent - high as f64) as f32, terms }
+        Power { high, low: (exponent - high as f64) as f32, limit: 125.9 / high.abs() }
     }
 
     /// # Safety
     /// `V`'s instructions are available.
     #[inline(always)]
     unsafe fn at<V: Vector>(self, x: V) -> V {
-        // SAFETY: forwarded.
+        // SAFETY: forwarded. There are no more operations here than need be: a vector waits for each of them, and
+        // the processor has room for those of two or three vectors only.
         unsafe {
-            let t = V::mul(x, V::splat(self.high));
-            let limited = V::min(V::splat(126.0), V::max(V::splat(-126.0), t));
-            let whole = V::sub(V::add(limited, V::splat(ROUND)), V::splat(ROUND));
-            let rest = V::mul_add(x, V::splat(self.high), V::sub(V::splat(0.0), whole));
+            let x = V::min(V::splat(self.limit), V::max(V::splat(-self.limit), x));
+            let whole = V::mul_add(x, V::splat(self.high), V::splat(ROUND));
+            let rest = V::mul_add(x, V::splat(self.high), V::sub(V::splat(ROUND), whole));
             let rest = V::mul_add(x, V::splat(self.low), rest);
-            // Only a limited argument leaves more than half a step.
-            let rest = V::min(V::splat(1.0), V::max(V::splat(-1.0), rest));
-            let mut power = V::splat(self.terms[7]);
-            for k in (0..7).rev() {
-                power = V::mul_add(power, rest, V::splat(self.terms[k]));
-            }
-            V::scale(power, whole)
+            V::scale_by_rounded(polynomial(rest, &POWER), whole)
         }
     }
 }
 
-struct Silu(Rows, Power);
+/// What an activation makes of a vector.
+trait OfVector: Copy {
+    /// # Safety
+    /// `V`'s instructions are available.
+    unsafe fn at<V: Vector>(self, x: V) -> V;
+}
 
-impl Work for Silu {
+/// An activation of all vectors of rows.
+struct Each<A>(Rows, A);
+
+impl<A: OfVector> Work for Each<A> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let power = self.1;
-        // SAFETY: every vector is inside its row.
-        each::<V>(self.0, |p, _, n| unsafe {
-            let x: V = load(p, n);
-            // Beyond the limits the quotient is the argument, or next to nothing.
-            store(V::div(x, V::add(power.at(x), V::splat(1.0))), p, n);
-        });
+        let Each(rows, activation) = self;
+        for y in 0..rows.size[0] {
+            for x in 0..rows.size[1] {
+                let row = rows.start.wrapping_add(y * rows.pitches[0] + x * rows.pitches[1]);
+                let mut c = 0;
+                // Whole vectors have a loop of their own: with the others in it, it takes half as long again.
+                // SAFETY: every vector is inside its row.
+                unsafe {
+                    while c + V::LANES <= rows.columns {
+                        activation.at(V::load(row.add(c))).store(row.add(c));
+                        c += V::LANES;
+                    }
+                    if c < rows.columns {
+                        let n = rows.columns - c;
+                        activation.at(V::load_first(row.add(c), n)).store_first(row.add(c), n);
+                    }
+                }
+            }
+        }
     }
 }
 
-struct GeluTanh(Rows);
+#[derive(Clone, Copy)]
+struct Silu(Power);
 
-impl Work for GeluTanh {
+impl OfVector for Silu {
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
+    unsafe fn at<V: Vector>(self, x: V) -> V {
+        // SAFETY: forwarded. Beyond the limits the quotient is the argument, or next to nothing.
+        unsafe { V::div(x, V::add(self.0.at(x), V::splat(1.0))) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl OfVector for GeluTanh {
+    #[inline(always)]
+    unsafe fn at<V: Vector>(self, x: V) -> V {
         // x/2 (1 + tanh u) = x / (1 + e^(-2 u)), which keeps its accuracy for negative x.
         const SCALE: f32 = 0.797_884_6;
         const POWER: Power = Power::of(-2.0);
-        // SAFETY: every vector is inside its row.
-        each::<V>(self.0, |p, _, n| unsafe {
-            let x: V = load(p, n);
+        // SAFETY: forwarded.
+        unsafe {
             let cubic = V::mul_add(V::mul(x, V::splat(0.044_715)), x, V::splat(1.0));
             let u = V::mul(V::mul(x, V::splat(SCALE)), cubic);
             // Below, the result is next to nothing, but infinity would not be.
             let top = V::max(V::splat(-1.0e4), x);
-            store(V::div(top, V::add(POWER.at(u), V::splat(1.0))), p, n);
-        });
+            V::div(top, V::add(POWER.at(u), V::splat(1.0)))
+        }
     }
 }
 
-struct Gelu(Rows);
+#[derive(Clone, Copy)]
+struct Gelu;
 
 /// Past this the tail is next to nothing, and the power of two a normal number still.
 const FARTHEST: f32 = 12.9;
@@ -138,47 +158,18 @@ const TAIL: [f32; 8] = [
 ];
 const CURVE: f32 = 0.3475;
 
-/// # Safety
-/// `V`'s instructions are available.
-#[inline(always)]
-unsafe fn gelu<V: Vector>(x: V) -> V {
-    /// `e^(-x^2 / 2)` is 2 to this times the square.
-    const EXPONENT: f32 = -0.5 * std::f32::consts::LOG2_E;
-    // SAFETY: forwarded.
-    unsafe {
-        let far = V::min(V::splat(FARTHEST), V::abs(x));
-        let t = V::div(V::splat(1.0), V::mul_add(far, V::splat(CURVE), V::splat(1.0)));
-        let density = power(V::mul(far, far), EXPONENT);
-        let tail = V::mul(V::mul(far, density), polynomial(t, &TAIL));
-        V::sub(V::max(V::splat(0.0), x), tail)
-    }
-}
-
-impl Work for Gelu {
+impl OfVector for Gelu {
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let rows = self.0;
-        for i in 0..rows.size[0] * rows.size[1] {
-            let (y, x) = (i / rows.size[1], i % rows.size[1]);
-            let row = rows.start.wrapping_add(y * rows.pitches[0] + x * rows.pitches[1]);
-            let mut c = 0;
-            // Two at a time: each waits long for its own numbers.
-            while c + 2 * V::LANES <= rows.columns {
-                // SAFETY: both vectors are inside the row.
-                unsafe {
-                    let (p, q) = (row.add(c), row.add(c + V::LANES));
-                    let (a, b) = (gelu(V::load(p)), gelu(V::load(q)));
-                    a.store(p);
-                    b.store(q);
-                }
-                c += 2 * V::LANES;
-            }
-            while c < rows.columns {
-                let n = (rows.columns - c).min(V::LANES);
-                // SAFETY: these floats are inside the row.
-                unsafe { store(gelu::<V>(load(row.add(c), n)), row.add(c), n) };
-                c += n;
-            }
+    unsafe fn at<V: Vector>(self, x: V) -> V {
+        /// `e^(-x^2 / 2)` is 2 to this times the square.
+        const EXPONENT: f32 = -0.5 * std::f32::consts::LOG2_E;
+        // SAFETY: forwarded.
+        unsafe {
+            let far = V::min(V::splat(FARTHEST), V::abs(x));
+            let t = V::div(V::splat(1.0), V::mul_add(far, V::splat(CURVE), V::splat(1.0)));
+            let density = power(V::mul(far, far), EXPONENT);
+            let tail = V::mul(V::mul(far, density), polynomial(t, &TAIL));
+            V::sub(V::max(V::splat(0.0), x), tail)
         }
     }
 }
