@@ -2,7 +2,7 @@
 //! of an epilogue that are left after its registers.
 
 use super::conv::{Output, Scaling};
-use super::tile::{Finish, Steps, To};
+use super::tile::{Finish, MAX_ROWS, Steps, To, WORD};
 use super::weights::Panel;
 use crate::channels_last::conv::finish::{Parts, Side};
 use crate::channels_last::conv::rows::Rows;
@@ -125,10 +125,26 @@ impl<'a> Target<'a> {
         aside.then(Side::new)
     }
 
-    /// Where a tile of the panel's columns puts its results, its first row being this one. `columns` are all that
-    /// there are.
+    /// Rows of a panel's results that may wait for [`Target::rest`], at least one tile's.
+    pub(super) fn waiting(&self, p: &Panel) -> usize {
+        match self {
+            Target::Floats(_, _, parts) if parts.complete() => MAX_ROWS * parts.together(),
+            Target::Floats(..) | Target::Later(..) => Side::rows(p.columns),
+            Target::Sums(_) | Target::Bytes(..) => MAX_ROWS,
+        }
+    }
+
+    /// Where a tile of the panel's columns puts its results, its first row being this one, while so many others wait.
+    /// `columns` are all that there are.
     #[inline(always)]
-    pub(super) fn to(&self, row: usize, p: &Panel, columns: usize, side: &mut Option<Side>) -> To {
+    pub(super) fn to(
+        &self,
+        row: usize,
+        p: &Panel,
+        columns: usize,
+        side: &mut Option<Side>,
+        waiting: usize,
+    ) -> To {
         let at = |pitch: usize| row * pitch + p.column;
         match self {
             Target::Sums(out) => To::Sums { to: out.as_ptr().wrapping_add(at(columns)), pitch: columns },
@@ -140,50 +156,81 @@ impl<'a> Target<'a> {
                 To::Floats { to, pitch: *pitch, then: parts.finish(row, p.column) }
             }
             Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _) => {
-                let to = side.as_mut().map_or(std::ptr::null_mut(), |s| s.tile.as_mut_ptr());
+                let free = side.as_mut().map(|s| &mut s.tile[waiting * p.columns..]);
+                let to = free.map_or(std::ptr::null_mut(), |free| free.as_mut_ptr());
                 To::Floats { to, pitch: p.columns, then: parts.finish(row, p.column) }
             }
         }
     }
 
-    /// What is left to do for `count` rows of a tile that were put `to` where [`Target::to`] said.
+    /// What is left to do for rows that tiles put where [`Target::to`] said, after each other.
     ///
     /// # Safety
-    /// `S`'s instructions are available; `to` holds the rows, and nobody else touches these columns of theirs.
+    /// `S`'s instructions are available; the rows are there, no more than [`Target::waiting`], and nobody else
+    /// touches these columns of theirs.
     #[inline(always)]
     pub(super) unsafe fn rest<S: Sums>(
         &self,
         level: Level,
-        to: To,
         side: &mut Option<Side>,
-        [row, count]: [usize; 2],
+        waiting: Waiting,
         p: &Panel,
     ) {
         let (Target::Floats(_, _, parts) | Target::Later(_, _, parts, _, _)) = self else { return };
-        if let To::Floats { to, pitch, .. } = to {
-            // SAFETY: these are the rows that the tile wrote.
-            unsafe { parts.activate(level, Rows::line(to, count, pitch, p.columns)) };
-        }
-        let Some(side) = side else { return };
+        let count = waiting.size[0] * waiting.size[1];
+        let Some(side) = side else {
+            if let Target::Floats(out, pitch, _) = self {
+                let rows = Rows {
+                    start: out.as_ptr().wrapping_add(waiting.row * pitch + p.column),
+                    size: waiting.size,
+                    pitches: [waiting.line * pitch, *pitch],
+                    columns: p.columns,
+                };
+                // SAFETY: these are the rows that the tiles wrote.
+                unsafe { parts.activate(level, rows) };
+            }
+            return;
+        };
+        assert!(count <= Side::rows(p.columns));
+        // SAFETY: the side buffer has the rows.
+        unsafe { parts.activate(level, Rows::line(side.tile.as_mut_ptr(), count, p.columns, p.columns)) };
         if !parts.complete() {
-            parts.apply_rest(level, side, count, p.columns, |i| row + i, p.column);
+            parts.apply_rest(level, side, count, p.columns, |i| waiting.of(i), p.column);
         }
         for (i, from) in side.tile.chunks_exact(p.columns).take(count).enumerate() {
-            // SAFETY: as for the tile.
+            // SAFETY: as for the tiles.
             unsafe {
                 match self {
                     Target::Floats(out, pitch, parts) if !parts.complete() => {
-                        let to = out.as_ptr().add((row + i) * pitch + p.column);
+                        let to = out.as_ptr().add(waiting.of(i) * pitch + p.column);
                         std::ptr::copy_nonoverlapping(from.as_ptr(), to, p.columns);
                     }
                     Target::Later(out, pitch, _, steps, scale) => {
-                        let to = out.as_ptr().add((row + i) * pitch + p.column);
+                        let to = out.as_ptr().add(waiting.of(i) * pitch + p.column);
                         to_bytes::<S>(from, *scale, *steps, to);
                     }
                     _ => {}
                 }
             }
         }
+    }
+}
+
+/// Rows that wait for what is left to do.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    pub row: usize,
+    /// Lines, and rows of each.
+    pub size: [usize; 2],
+    /// Rows from one line to the next.
+    pub line: usize,
+}
+
+impl Waiting {
+    /// The one with this number.
+    #[inline(always)]
+    fn of(&self, i: usize) -> usize {
+        self.row + i / self.size[1] * self.line + i % self.size[1]
     }
 }
 
@@ -199,6 +246,15 @@ pub(crate) unsafe fn to_bytes<S: Sums>(from: &[f32], scale: f32, steps: Steps, t
         let limits = (S::Floats::splat(steps.low), S::Floats::splat(steps.high));
         let (zero, flip) = (S::splat(steps.zero), S::splat(steps.flip));
         let mut at = 0;
+        let most = S::Floats::splat(WORD);
+        while at + 2 * S::LANES <= from.len() {
+            let p = from.as_ptr().add(at);
+            let x = S::Floats::max(S::Floats::div(S::Floats::load(p), scale), limits.0);
+            let y = S::Floats::max(S::Floats::div(S::Floats::load(p.add(S::LANES)), scale), limits.0);
+            let (x, y) = (S::nearest(S::Floats::min(x, most)), S::nearest(S::Floats::min(y, most)));
+            S::store_bytes_of_both(x, y, steps.narrow, to.add(at));
+            at += 2 * S::LANES;
+        }
         while at < from.len() {
             let n = (from.len() - at).min(S::LANES);
             let p = from.as_ptr().add(at);

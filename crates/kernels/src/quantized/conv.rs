@@ -4,7 +4,7 @@
 //! copied once, padded, and then every panel of weights passes over it.
 
 use super::ByteWeights;
-use super::after::{self, Target};
+use super::after::{self, Target, Waiting};
 use super::apart::{self, Apart, Group, Lacking, Lists, Parts, Places};
 use super::fill::{Geometry, Order};
 use super::form::{self, Form, Job};
@@ -444,6 +444,8 @@ impl Block<'_> {
             let numbers = &self.places.numbers[p.apart[0]..][..p.apart[1]];
             let (places, weights) = (Places { numbers, ..self.places }, self.w.weights_apart(p));
             let mates = self.w.mates(p);
+            let most = self.target.waiting(p).min(count);
+            let mut waiting = 0;
             for start in (0..count).step_by(together) {
                 let rows = start..(start + together).min(count);
                 let mut starts = [std::ptr::null(); MAX_ROWS];
@@ -452,7 +454,8 @@ impl Block<'_> {
                     *to = copy.as_ptr().wrapping_add(window as usize);
                 }
                 let row = first + rows.start;
-                let to = self.target.to(row, p, self.w.columns, &mut side);
+                let to = self.target.to(row, p, self.w.columns, &mut side, waiting);
+                waiting += rows.len();
                 let tile = Tile {
                     rows: &starts[..rows.len()],
                     runs: &self.runs.starts,
@@ -467,10 +470,13 @@ impl Block<'_> {
                     to,
                 };
                 // SAFETY: the copy has each row's runs; this task alone writes these columns of these rows, for
-                // which there is room, or its side buffer, which has room for a tile.
-                unsafe {
-                    tile::tile::<S>(&tile, self.finish, &mut room);
-                    self.target.rest::<S>(self.w.level, to, &mut side, [row, rows.len()], p);
+                // which there is room, or its side buffer, which has room for what waits.
+                unsafe { tile::tile::<S>(&tile, self.finish, &mut room) };
+                if waiting + together > most || rows.end == count {
+                    let rows = Waiting { row: first + rows.end - waiting, size: [1, waiting], line: 0 };
+                    // SAFETY: as above.
+                    unsafe { self.target.rest::<S>(self.w.level, &mut side, rows, p) };
+                    waiting = 0;
                 }
             }
         }

@@ -12,6 +12,9 @@ pub(crate) const MAX_ROWS: usize = 12;
 /// Most columns of a tile in any form.
 pub(crate) const MAX_COLUMNS: usize = 32;
 
+/// What is larger than words could not be told from what is smaller.
+pub(crate) const WORD: f32 = 32767.0;
+
 /// Where finished results go, from the tile's corner on.
 #[derive(Clone, Copy)]
 pub(crate) enum To {
@@ -360,8 +363,7 @@ unsafe fn whole_bytes<S: Sums>(
     unsafe {
         let a = Columns::<S>::new(t, f, room, 0, range(0));
         let b = Columns::<S>::new(t, f, room, S::LANES, range(1));
-        // What is larger than words could not be told from what is smaller.
-        let most = S::Floats::splat(32767.0);
+        let most = S::Floats::splat(WORD);
         for i in 0..t.rows.len() {
             let x = S::nearest(S::Floats::min(a.real(i), most));
             let y = S::nearest(S::Floats::min(b.real(i), most));

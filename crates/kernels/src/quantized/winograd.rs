@@ -15,7 +15,7 @@ mod tests;
 
 pub use weights::{Tiles, WinogradWeights};
 
-use super::after::{self, Target};
+use super::after::{self, Target, Waiting};
 use super::conv::{Bytes, Output, Scaling};
 use super::tile::Finish;
 use super::weights::Panel;
@@ -326,7 +326,7 @@ impl<const SIDE: usize, const REACH: usize> Multiply<'_, SIDE, REACH> {
         let none = [std::ptr::null(); SIDE];
         for (y, line) in outputs.0.iter().enumerate().take(lines) {
             let row = (image * height + top + y) * width + left;
-            let to = run.target.to(row, p, run.w.columns, side);
+            let to = run.target.to(row, p, run.w.columns, side, y * pixels);
             let tile = super::tile::Tile {
                 rows: &none[..pixels],
                 runs: &[],
@@ -341,11 +341,12 @@ impl<const SIDE: usize, const REACH: usize> Multiply<'_, SIDE, REACH> {
                 to,
             };
             // SAFETY: the line has the pixels' sums; this task alone writes these columns of theirs, for which there
-            // is room, or its side buffer, which has room for a tile.
-            unsafe {
-                super::tile::finish::<V::Sums>(&tile, run.finish, line);
-                run.target.rest::<V::Sums>(run.w.level, to, side, [row, pixels], p);
-            }
+            // is room, or its side buffer, which has room for all lines.
+            unsafe { super::tile::finish::<V::Sums>(&tile, run.finish, line) };
         }
+        let row = (image * height + top) * width + left;
+        let rows = Waiting { row, size: [lines, pixels], line: width };
+        // SAFETY: as above.
+        unsafe { run.target.rest::<V::Sums>(run.w.level, side, rows, p) };
     }
 }

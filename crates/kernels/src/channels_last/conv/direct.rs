@@ -241,6 +241,7 @@ pub(crate) fn block(
             }
             let width = p.vectors * tile::lanes(w.level);
             let tiles = count.div_ceil(tile::most_rows(w.level, p.vectors));
+            let together = parts.together();
             let mut b = w.data()[p.start..].as_ptr();
             // Nothing is left of what is summed but its finish.
             let nothing = Piece { run: 0, runs: 0, skip: 0, depth: 0 };
@@ -275,8 +276,11 @@ pub(crate) fn block(
                     // SAFETY: the table has the rows' pointers, each with a run behind it; the panel's
                     // piece is in the weights; this task alone writes these pixels' channels.
                     unsafe { tile::run(w.level, &t) };
-                    if last {
-                        let done = Rows::line(t.to, rows.len(), t.to_pitch, p.columns);
+                    if last && (aside.is_some() || (i + 1).is_multiple_of(together) || i + 1 == tiles) {
+                        // The tiles that lie next to each other and wait for this, which are one with a side buffer.
+                        let waiting = rows.end - (i / together * together) * count / tiles;
+                        let first = t.to.wrapping_sub((waiting - rows.len()) * t.to_pitch);
+                        let done = Rows::line(first, waiting, t.to_pitch, p.columns);
                         // SAFETY: as above.
                         unsafe { parts.activate(w.level, done) };
                     }

@@ -11,7 +11,7 @@ use std::ptr::null;
 /// Floats that the elementwise loops take at a time.
 const GROUP: usize = 64;
 
-/// Room for one tile, of either algorithm, on its way through the steps that are left.
+/// Room for a few tiles, of either algorithm, on their way through the steps that are left.
 pub(crate) struct Side {
     pub tile: [f32; SIDE],
     operand: [f32; SIDE],
@@ -21,10 +21,15 @@ impl Side {
     pub(crate) fn new() -> Side {
         Side { tile: [0.0; SIDE], operand: [0.0; SIDE] }
     }
+
+    /// Rows of so many columns that there is room for.
+    pub(crate) fn rows(columns: usize) -> usize {
+        SIDE / columns
+    }
 }
 
-/// Floats of the larger tile.
-const SIDE: usize = 16 * MAX_COLUMNS;
+/// Floats of the largest tile, or of a few others.
+const SIDE: usize = 32 * MAX_COLUMNS;
 const _: () = assert!(SIDE >= MAX_ROWS * MAX_COLUMNS && SIDE.is_multiple_of(GROUP));
 
 /// The longest beginning of an epilogue that is a bias, a residual and a clamp at zero, and the rest.
@@ -99,6 +104,11 @@ impl<'a> Parts<'a> {
             // SAFETY: forwarded.
             unsafe { activation.apply(level, rows) };
         }
+    }
+
+    /// Tiles of which an activation takes the rows at once: the first vectors of each call wait for what went before.
+    pub(crate) fn together(&self) -> usize {
+        if self.activation.is_some() && self.complete() { 4 } else { 1 }
     }
 
     /// Whether nothing is left after the activation.
