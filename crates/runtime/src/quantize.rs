@@ -116,8 +116,8 @@ impl Quantizer {
         self
     }
 
-    /// Elements along the inner axis that share a scale in [`Scheme::Int8Weights`], a power of two from 16 on. All
-    /// of an output channel, unless set.
+    /// Elements along the inner axis that share a scale in [`Scheme::Int8Weights`], a power of two from 16 on; none: all
+    /// of an output channel. 128, unless set.
     #[must_use]
     pub fn group(mut self, elements: impl Into<Option<usize>>) -> Self {
         self.options.group = elements.into();

@@ -93,7 +93,8 @@ impl QuantOptions {
             seven_bit_weights: false,
             symmetric_activations: false,
             activations: DType::U8,
-            group: None,
+            // A scale for a whole channel of a wide product has one large weight decide how all others are rounded.
+            group: (scheme == Scheme::Int8Weights).then_some(128),
             zero_points: true,
             correct_bias: true,
             // The roundings of 8-bit weights are not worth the time.

@@ -52,7 +52,7 @@ pub(super) fn integers(
                 };
                 (f, if o.zero_points { "u4 in groups" } else { "i4 in groups" })
             }
-            (_, Op::MatMul(_)) if o.group.is_some() => {
+            (_, Op::MatMul(_)) if o.group.is_some() && o.per_channel => {
                 (Format { group: o.group, ..eight(o) }, "i8 in groups")
             }
             _ => (eight(o), if o.per_channel { "i8 per channel" } else { "i8 per tensor" }),

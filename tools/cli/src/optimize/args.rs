@@ -29,12 +29,21 @@ impl QuantizeArg {
         }
     }
 
-    pub fn scheme(self, group: usize) -> Scheme {
+    /// Weights that share a scale, where they are in groups.
+    pub fn group(self, asked: Option<usize>) -> Option<usize> {
+        match self {
+            QuantizeArg::Int8Weights => Some(asked.unwrap_or(128)),
+            QuantizeArg::Int4Weights => Some(asked.unwrap_or(32)),
+            _ => None,
+        }
+    }
+
+    pub fn scheme(self, group: Option<usize>) -> Scheme {
         match self {
             QuantizeArg::Int8 => Scheme::StaticInt8,
             QuantizeArg::Int8Dynamic => Scheme::DynamicInt8,
             QuantizeArg::Int8Weights => Scheme::Int8Weights,
-            QuantizeArg::Int4Weights => Scheme::Int4Weights { group },
+            QuantizeArg::Int4Weights => Scheme::Int4Weights { group: self.group(group).unwrap_or_default() },
             QuantizeArg::F16 => Scheme::F16Weights,
         }
     }
@@ -105,9 +114,9 @@ pub struct OptimizeArgs {
     /// Percent of the elements that a range holds, for --method percentile
     #[arg(long, value_name = "PERCENT", default_value = "99.99")]
     pub percentile: f64,
-    /// Weights that share a scale, for int4-weights
-    #[arg(long, value_name = "N", default_value = "32")]
-    pub group: usize,
+    /// Weights that share a scale, a power of two from 16 on [default: 32 for int4-weights, 128 for int8-weights]
+    #[arg(long, value_name = "N")]
+    pub group: Option<usize>,
     /// Give 4-bit weights no zero points: four bits less a group, and a larger error
     #[arg(long)]
     pub no_zero_points: bool,

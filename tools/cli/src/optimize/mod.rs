@@ -138,6 +138,9 @@ impl<'a> Work<'a> {
             .signed_activations(a.signed_activations || a.target == TargetArg::Arm64)
             .seven_bit_weights(matches!(a.target, TargetArg::X86Avx2 | TargetArg::Portable))
             .zero_points(!a.no_zero_points);
+        if scheme == QuantizeArg::Int8Weights {
+            q = q.group(scheme.group(a.group));
+        }
         for name in &a.exclude {
             q = q.exclude(name);
         }
@@ -172,8 +175,8 @@ impl<'a> Work<'a> {
             if q == QuantizeArg::Int8 {
                 push("method", a.method.word().into());
             }
-            if q == QuantizeArg::Int4Weights {
-                push("group", a.group.to_string());
+            if let Some(group) = q.group(a.group) {
+                push("group", group.to_string());
             }
         }
         if !self.calibration.is_empty() {

@@ -55,8 +55,10 @@ pub fn run(work: &Work<'_>) -> Result<Report, Failure> {
     for (scheme, method) in all {
         let setting = match scheme {
             QuantizeArg::Int8 => format!("{} {}", scheme.word(), method.word()),
-            QuantizeArg::Int4Weights => format!("{} of {}", scheme.word(), args.group),
-            _ => scheme.word().to_owned(),
+            _ => match scheme.group(args.group) {
+                Some(group) => format!("{} of {group}", scheme.word()),
+                None => scheme.word().to_owned(),
+            },
         };
         let mut trial = Trial {
             setting,
