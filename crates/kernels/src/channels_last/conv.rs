@@ -213,7 +213,9 @@ pub fn conv(
     let parts = &Parts::of(epilogue, shape.out_channels);
     let zeros = weights.zeros.as_slice();
     if let Algorithm::Winograd(tiles) = weights.algorithm {
-        return winograd::run(pool, tiles, shape, x, x_pitch, &weights.panels, zeros, target, parts);
+        let w = &weights.panels;
+        let conv = winograd::Conv { s: shape, x, x_pitch, w, zeros, target, parts };
+        return winograd::run(pool, tiles, conv);
     }
     let [_, height, width] = shape.input;
     let source = Source {

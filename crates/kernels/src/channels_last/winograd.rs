@@ -96,15 +96,22 @@ pub(super) fn pack<T: Weight>(
     })
 }
 
-/// One convolution's tiles and buffers.
+/// A convolution to compute.
+#[derive(Clone, Copy)]
+pub(super) struct Conv<'a> {
+    pub s: &'a ConvShape,
+    pub x: &'a [f32],
+    pub x_pitch: usize,
+    pub w: &'a Panels,
+    /// What padding is read from.
+    pub zeros: &'a [f32],
+    pub target: Target<'a>,
+    pub parts: &'a Parts<'a>,
+}
+
+/// One convolution in tiles of `SIDE` by `SIDE` outputs and `REACH` by `REACH` inputs.
 struct Run<'a, const SIDE: usize, const REACH: usize> {
-    s: &'a ConvShape,
-    x: &'a [f32],
-    x_pitch: usize,
-    w: &'a Panels,
-    zeros: &'a [f32],
-    target: Target<'a>,
-    parts: &'a Parts<'a>,
+    of: Conv<'a>,
     /// Tiles of an image along both axes.
     tiles: [usize; 2],
     /// Floats of a tile's channels at one place, in whole vectors.
@@ -112,37 +119,18 @@ struct Run<'a, const SIDE: usize, const REACH: usize> {
 }
 
 /// Computes the whole output.
-pub(super) fn run(
-    pool: &Pool,
-    size: Tiles,
-    s: &ConvShape,
-    x: &[f32],
-    x_pitch: usize,
-    w: &Panels,
-    zeros: &[f32],
-    target: Target<'_>,
-    parts: &Parts<'_>,
-) -> Result<(), KernelError> {
+pub(super) fn run(pool: &Pool, size: Tiles, conv: Conv<'_>) -> Result<(), KernelError> {
     match size {
-        Tiles::Two => in_tiles::<2, 4>(pool, s, x, x_pitch, w, zeros, target, parts),
-        Tiles::Four => in_tiles::<4, 6>(pool, s, x, x_pitch, w, zeros, target, parts),
+        Tiles::Two => in_tiles::<2, 4>(pool, conv),
+        Tiles::Four => in_tiles::<4, 6>(pool, conv),
     }
 }
 
-/// The same in tiles of `SIDE` by `SIDE` outputs and `REACH` by `REACH` inputs.
-fn in_tiles<const SIDE: usize, const REACH: usize>(
-    pool: &Pool,
-    s: &ConvShape,
-    x: &[f32],
-    x_pitch: usize,
-    w: &Panels,
-    zeros: &[f32],
-    target: Target<'_>,
-    parts: &Parts<'_>,
-) -> Result<(), KernelError> {
+fn in_tiles<const SIDE: usize, const REACH: usize>(pool: &Pool, conv: Conv<'_>) -> Result<(), KernelError> {
+    let Conv { s, w, .. } = conv;
     let tiles = [s.output[1].div_ceil(SIDE), s.output[2].div_ceil(SIDE)];
     let channels = s.in_channels.next_multiple_of(tile::lanes(w.level));
-    let run = Run::<SIDE, REACH> { s, x, x_pitch, w, zeros, target, parts, tiles, channels };
+    let run = Run::<SIDE, REACH> { of: conv, tiles, channels };
     let total = s.batch * tiles[0] * tiles[1];
     let rows = tile::most_rows(w.level, 2);
     let fit = (REGION / (REACH * REACH * channels)).max(2 * rows) / rows * rows;
@@ -198,21 +186,21 @@ impl<const SIDE: usize, const REACH: usize> Run<'_, SIDE, REACH> {
     /// Transforms the inputs of tile `t` to the places at `to`, which nobody else touches.
     fn transform(&self, t: usize, to: *mut f32, apart: usize) {
         let [image, top, left] = self.corner(t);
-        let [_, height, width] = self.s.input;
-        let mut pixels = [[self.zeros.as_ptr(); REACH]; REACH];
+        let [_, height, width] = self.of.s.input;
+        let mut pixels = [[self.of.zeros.as_ptr(); REACH]; REACH];
         for (i, line) in pixels.iter_mut().enumerate() {
-            let y = (top + i).wrapping_sub(self.s.pads[1]);
+            let y = (top + i).wrapping_sub(self.of.s.pads[1]);
             for (j, pixel) in line.iter_mut().enumerate() {
-                let x = (left + j).wrapping_sub(self.s.pads[2]);
+                let x = (left + j).wrapping_sub(self.of.s.pads[2]);
                 if y < height && x < width {
-                    let start = ((image * height + y) * width + x) * self.x_pitch;
-                    *pixel = self.x[start..start + self.s.in_channels].as_ptr();
+                    let start = ((image * height + y) * width + x) * self.of.x_pitch;
+                    *pixel = self.of.x[start..start + self.of.s.in_channels].as_ptr();
                 }
             }
         }
         // SAFETY: every pointer has the input's channels behind it, and the room has as many whole vectors
         // at every place.
-        unsafe { transform::input(self.w.level, &pixels, self.s.in_channels, to, apart) };
+        unsafe { transform::input(self.of.w.level, &pixels, self.of.s.in_channels, to, apart) };
     }
 
     /// Computes some panels' channels of a block of tiles whose inputs are transformed.
@@ -223,19 +211,19 @@ impl<const SIDE: usize, const REACH: usize> Run<'_, SIDE, REACH> {
         inputs: &[f32],
         apart: usize,
     ) -> Result<(), KernelError> {
-        let level = self.w.level;
-        let depth = self.s.in_channels;
+        let level = self.of.w.level;
+        let depth = self.of.s.in_channels;
         let widest = tile::most_vectors(level) * tile::lanes(level);
         let count = block.len();
         scratch::with(Self::PLACES * (count * widest + APART), |room| {
             // Cleared once: it is as large as a tile's work.
-            let mut side = (!self.parts.complete()).then(Side::new);
+            let mut side = (!self.of.parts.complete()).then(Side::new);
             for p in panels {
                 let width = p.vectors * tile::lanes(level);
                 let products_apart = count * width + APART;
                 let groups = count.div_ceil(tile::most_rows(level, p.vectors));
                 for place in 0..Self::PLACES {
-                    let b = self.w.data()[p.start + place * depth * width..].as_ptr();
+                    let b = self.of.w.data()[p.start + place * depth * width..].as_ptr();
                     for i in 0..groups {
                         let rows = i * count / groups..(i + 1) * count / groups;
                         let mut pointers = [null(); MAX_ROWS];
@@ -274,29 +262,29 @@ impl<const SIDE: usize, const REACH: usize> Run<'_, SIDE, REACH> {
     /// Turns the products of one tile and panel into outputs.
     fn finish(&self, t: usize, p: &Panel, products: *const f32, apart: usize, mut side: Option<&mut Side>) {
         let [image, top, left] = self.corner(t);
-        let [_, height, width] = self.s.output;
+        let [_, height, width] = self.of.s.output;
         let size = [(height - top).min(SIDE), (width - left).min(SIDE)];
         let pixel = (image * height + top) * width + left;
-        let Target { out, pitch, .. } = self.target;
+        let Target { out, pitch, .. } = self.of.target;
         let (to, pitches) = match &mut side {
             None => (out.as_ptr().wrapping_add(pixel * pitch + p.column), [width * pitch, pitch]),
             Some(side) => (side.tile.as_mut_ptr(), [size[1] * p.columns, p.columns]),
         };
-        let finish = self.parts.finish(pixel, p.column);
+        let finish = self.of.parts.finish(pixel, p.column);
         let patch = Patch { to, pitches, size, columns: p.columns, residual_line: width };
         // SAFETY: the products have a row of whole vectors at every place; the patch is inside the output,
         // where this task alone writes these channels, or fits the side buffer.
-        unsafe { transform::output::<SIDE, REACH>(self.w.level, products, apart, &finish, &patch) };
+        unsafe { transform::output::<SIDE, REACH>(self.of.w.level, products, apart, &finish, &patch) };
         let done = Rows { start: to, size, pitches, columns: p.columns };
         // SAFETY: as above.
-        unsafe { self.parts.activate(self.w.level, done) };
+        unsafe { self.of.parts.activate(self.of.w.level, done) };
         if let Some(side) = side {
             let row = |i: usize| pixel + i / size[1] * width + i % size[1];
-            self.parts.apply_rest(self.w.level, side, size[0] * size[1], p.columns, row, p.column);
+            self.of.parts.apply_rest(self.of.w.level, side, size[0] * size[1], p.columns, row, p.column);
             let start = out.as_ptr().wrapping_add(pixel * pitch + p.column);
             let to = Rows { start, size, pitches: [width * pitch, pitch], columns: p.columns };
             // SAFETY: as above; the side buffer holds the patch.
-            unsafe { rows::copy(self.w.level, &side.tile, to) };
+            unsafe { rows::copy(self.of.w.level, &side.tile, to) };
         }
     }
 }

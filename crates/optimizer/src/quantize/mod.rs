@@ -62,7 +62,7 @@ pub fn prepare(g: &mut Graph, options: &OptOptions) -> Result<(), PassError> {
     Ok(())
 }
 
-/// What must be observed of a prepared graph before [`equalize`] may change it.
+/// What must be observed of a prepared graph before [`equalize()`] may change it.
 pub fn wanted_to_equalize(g: &Graph, o: &QuantOptions) -> Wanted {
     Wanted { channels: equalize::observed(g, o), ..Wanted::default() }
 }

@@ -54,7 +54,9 @@ pub(super) fn run(
         });
         let zeros = weights.zeros.as_slice();
         if let Some(tiles) = winograd {
-            return winograd::run(pool, tiles, shape, room, channels, &weights.panels, zeros, target, parts);
+            let w = &weights.panels;
+            let conv = winograd::Conv { s: shape, x: room, x_pitch: channels, w, zeros, target, parts };
+            return winograd::run(pool, tiles, conv);
         }
         let source = Source {
             x: room,
