@@ -10,11 +10,15 @@ pub(crate) mod mates;
 use self::mates::Mates;
 use super::tile::Part;
 use crate::scratch::Plain;
-use crate::simd::integer::{NARROW, Sums};
+use crate::simd::integer::Sums;
+
+/// Spans of the narrow range, the widest first: the wider it is, the less of the activation and the more of the weights
+/// is apart.
+pub(crate) const SPANS: [u8; 3] = [192, 160, 128];
 
 /// What is taken off all elements, so that most of them are in the narrow range.
-pub(crate) fn base(zero: u8) -> u8 {
-    zero.saturating_sub(NARROW / 2).min(255 - NARROW)
+pub(crate) fn base(zero: u8, span: u8) -> u8 {
+    zero.saturating_sub(span / 2).min(255 - span)
 }
 
 /// Bytes for a bit of each element, as [`narrow`] writes and [`Lacking::list`] reads them.
@@ -38,7 +42,7 @@ pub(crate) struct Parts<'a> {
 /// # Safety
 /// `S`'s instructions are available.
 #[inline(always)]
-pub(crate) unsafe fn narrow<S: Sums>(p: &mut Parts<'_>, base: u8) {
+pub(crate) unsafe fn narrow<S: Sums>(p: &mut Parts<'_>, [base, span]: [u8; 2]) {
     let len = p.narrow.len();
     assert!(p.more.len() == len && p.less.len() == len && len.is_multiple_of(8));
     assert!(p.bits[0].len() >= bits(len) && p.bits[1].len() >= bits(len));
@@ -52,7 +56,7 @@ pub(crate) unsafe fn narrow<S: Sums>(p: &mut Parts<'_>, base: u8) {
     unsafe {
         while at + 32 <= len {
             let to = [narrow.add(at), more.add(at), less.add(at)];
-            let [above, below] = S::narrow([base, flip], from.add(at), to);
+            let [above, below] = S::narrow([base, flip, span], from.add(at), to);
             p.bits[0].as_mut_ptr().add(at / 8).cast::<u32>().write_unaligned(above.to_le());
             p.bits[1].as_mut_ptr().add(at / 8).cast::<u32>().write_unaligned(below.to_le());
             at += 32;
@@ -61,8 +65,8 @@ pub(crate) unsafe fn narrow<S: Sums>(p: &mut Parts<'_>, base: u8) {
             let mut lost = [0; 2];
             for i in 0..8 {
                 let x = *from.add(at + i) ^ flip;
-                let (above, below) = (x.saturating_sub(base).saturating_sub(NARROW), base.saturating_sub(x));
-                *narrow.add(at + i) = x.saturating_sub(base).min(NARROW);
+                let (above, below) = (x.saturating_sub(base).saturating_sub(span), base.saturating_sub(x));
+                *narrow.add(at + i) = x.saturating_sub(base).min(span);
                 *more.add(at + i) = above;
                 *less.add(at + i) = below;
                 lost[0] |= u8::from(above != 0) << i;
@@ -278,32 +282,42 @@ unsafe fn add_group<S: Sums, const MR: usize, const NV: usize>(
     }
 }
 
-/// Whether products of two neighbours' weights and two others exceed the word that they share.
+/// Whether products of two neighbours' weights and two others with elements up to `span` exceed the word that they share.
 #[inline]
-pub(crate) fn exceeds(before: [u8; 2], here: [u8; 2]) -> bool {
+pub(crate) fn exceeds(before: [u8; 2], here: [u8; 2], span: u8) -> bool {
     let [a, b, c, d] = [before[0], before[1], here[0], here[1]].map(|w| i32::from(w as i8));
     let more = a.max(0) + b.max(0) + c.max(0) + d.max(0);
     let less = a.min(0) + b.min(0) + c.min(0) + d.min(0);
-    (more * i32::from(NARROW) > 32767) | (less * i32::from(NARROW) < -32768)
+    (more * i32::from(span) > 32767) | (less * i32::from(span) < -32768)
 }
 
 /// Moves weights that would exceed words together with those of the group before out of a panel of `width` columns:
-/// notes the group and appends its moved weights, two vectors of 32 bytes. Groups meet in twos.
-pub(crate) fn split(panel: &mut [u8], width: usize, groups: &mut Vec<u32>, weights: &mut Vec<u8>) {
+/// notes the group and appends its moved weights, two vectors of 32 bytes. Groups meet in twos. Where the moved ones
+/// exceed words, too, a group is there twice, and a weight of the group before may have to go as well.
+pub(crate) fn split(panel: &mut [u8], width: usize, span: u8, groups: &mut Vec<u32>, weights: &mut Vec<u8>) {
     let row = 4 * width;
     for group in (1..panel.len() / row.max(1)).step_by(2) {
         let (before, here) = panel[(group - 1) * row..(group + 1) * row].split_at_mut(row);
-        let (before, here) = (before.as_chunks::<2>().0, here.as_chunks_mut::<2>().0);
-        if !before.iter().zip(&*here).fold(false, |bad, (&a, &b)| bad | exceeds(a, b)) {
+        let (before, here) = (before.as_chunks_mut::<2>().0, here.as_chunks_mut::<2>().0);
+        if !before.iter().zip(&*here).fold(false, |bad, (&a, &b)| bad | exceeds(a, b, span)) {
             continue;
         }
-        groups.push(group as u32);
-        let first = weights.len();
-        weights.resize(first + 64, 0);
-        let moved = weights[first..].as_chunks_mut::<2>().0;
-        for ((a, b), to) in before.iter().zip(here).zip(moved) {
-            if exceeds(*a, *b) {
-                *to = std::mem::take(b);
+        let mut moved = [[[0u8; 2]; 32]; 3];
+        for (at, (a, b)) in before.iter_mut().zip(here).enumerate() {
+            if exceeds(*a, *b, span) {
+                moved[1][at] = std::mem::take(b);
+            }
+            if exceeds([0; 2], moved[1][at], span) {
+                moved[2][at][1] = std::mem::take(&mut moved[1][at][1]);
+            }
+            if exceeds(*a, [0; 2], span) {
+                moved[0][at][1] = std::mem::take(&mut a[1]);
+            }
+        }
+        for (number, moved) in [group - 1, group, group].into_iter().zip(&moved) {
+            if moved.iter().any(|m| *m != [0; 2]) {
+                groups.push(number as u32);
+                weights.extend_from_slice(moved.as_flattened());
             }
         }
     }

@@ -166,7 +166,7 @@ fn product(
     // A single row of a single run meets each weight once, and with all of its parts.
     let alone = rows == 1 && g.runs().0.len() == 1;
     // What is taken off all elements is taken off their zero point.
-    let base = if w.form == Form::Pairs && !alone { apart::base(zero) } else { 0 };
+    let base = if w.form == Form::Pairs && !alone { apart::base(zero, w.span) } else { 0 };
     let start = |starts: &mut [i32]| {
         let depth = w.depth() as i32;
         for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
@@ -369,7 +369,7 @@ impl Job for Block<'_> {
             let from = from.map(|from| (from, x.flip()));
             let mut parts = Parts { from, narrow, more, less: &mut less[..elements], bits: [above, below] };
             // SAFETY: the instructions are on.
-            unsafe { apart::narrow::<S>(&mut parts, base) };
+            unsafe { apart::narrow::<S>(&mut parts, [base, self.w.span]) };
             let (first, more) =
                 (firsts.split_at_mut(firsts.len() / 2), groups.split_at_mut(groups.len() / 2));
             let all = Lacking { bits: &*parts.bits[0], runs, depth };

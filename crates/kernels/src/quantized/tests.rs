@@ -1,5 +1,6 @@
 //! Integer products against plain loops: sums have no tolerance, and what follows them repeats their arithmetic.
 
+use super::apart::SPANS;
 use super::form::Form;
 use super::weights::Way;
 use super::*;
@@ -42,11 +43,18 @@ pub(super) fn number(x: u8, signed: bool) -> i64 {
 
 /// Every combination of a level and a way to pack weights of so many taps that this machine has.
 fn ways(taps: usize) -> Vec<(Level, Way)> {
-    let way = |level, form| move |arranged| (level, Way { form, arranged });
-    let orders = |form| if form == Form::Pairs && taps == 1 { &[false, true][..] } else { &[false] };
+    let orders = if taps == 1 { &[false, true][..] } else { &[false] };
+    let ways = |form| match form {
+        Form::Pairs => {
+            SPANS.iter().flat_map(|&span| orders.iter().map(move |&arranged| (arranged, span))).collect()
+        }
+        _ => vec![(false, SPANS[0])],
+    };
     let each = |level| {
         let forms = Form::available(level).into_iter();
-        forms.flat_map(move |form| orders(form).iter().copied().map(way(level, form)))
+        forms.flat_map(move |form| {
+            ways(form).into_iter().map(move |(arranged, span)| (level, Way { form, arranged, span }))
+        })
     };
     Level::available().flat_map(each).collect()
 }

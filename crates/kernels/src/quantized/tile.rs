@@ -364,7 +364,17 @@ unsafe fn whole_bytes<S: Sums>(
         let a = Columns::<S>::new(t, f, room, 0, range(0));
         let b = Columns::<S>::new(t, f, room, S::LANES, range(1));
         let most = S::Floats::splat(WORD);
-        for i in 0..t.rows.len() {
+        let mut i = 0;
+        while i + 2 <= t.rows.len() {
+            let x = S::nearest(S::Floats::min(a.real(i), most));
+            let y = S::nearest(S::Floats::min(b.real(i), most));
+            let z = S::nearest(S::Floats::min(a.real(i + 1), most));
+            let w = S::nearest(S::Floats::min(b.real(i + 1), most));
+            let first = to.add(i * pitch);
+            S::store_bytes_of_rows([[x, y], [z, w]], narrow, first, first.add(pitch));
+            i += 2;
+        }
+        if i < t.rows.len() {
             let x = S::nearest(S::Floats::min(a.real(i), most));
             let y = S::nearest(S::Floats::min(b.real(i), most));
             S::store_bytes_of_both(x, y, narrow, to.add(i * pitch));

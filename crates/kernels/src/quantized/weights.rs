@@ -1,7 +1,7 @@
 //! Integer weights packed for the register tile.
 
 use super::apart::{
-    self,
+    self, SPANS,
     mates::{self, Mates},
 };
 use super::form::Form;
@@ -61,10 +61,12 @@ pub struct ByteWeights {
     layout: Layout,
     /// What stands for zero in each column, if it is not zero in all.
     pub(crate) zeros: Vec<i32>,
+    /// Of the narrow range that paired products hold elements to.
+    pub(crate) span: u8,
 }
 
 /// What lies where behind the weights: the sum of each column; how many groups there is room for that are apart,
-/// with the sizes of the matrix and whether panels are arranged; the number of each panel's; those groups; the
+/// with the sizes of the matrix, whether panels are arranged, and the span; the number of each panel's; those groups; the
 /// order of each panel's groups and their places, where panels are arranged; and the weights of the groups apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Layout {
@@ -78,11 +80,13 @@ struct Layout {
     room: Rooms,
 }
 
-/// In what form weights are packed, and whether each panel has its groups in an order of its own.
+/// In what form weights are packed, whether each panel has its groups in an order of its own, and the span of the narrow
+/// range.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
     pub form: Form,
     pub arranged: bool,
+    pub span: u8,
 }
 
 /// What [`Layout`] leaves room for.
@@ -107,7 +111,7 @@ const SOME_APART: usize = 32;
 const APART: usize = 64;
 
 /// Numbers that say what there is room for, and of which matrix.
-const SIZES: usize = 4;
+const SIZES: usize = 5;
 
 impl Layout {
     fn new(len: usize, columns: usize, panels: usize, room: Rooms) -> Result<Layout, KernelError> {
@@ -180,14 +184,29 @@ impl ByteWeights {
         // faster. The first columns stand for all.
         let zeros = if w.zeros.len() > 1 { &w.zeros[..w.zeros.len().min(SAMPLE)] } else { w.zeros };
         let some = ByteMatrix { columns: w.columns.min(SAMPLE), zeros, ..*w };
-        let mut packed = ByteWeights::pack_with(pool, Way { form, arranged: false }, &some, None)?;
-        let twos = packed.panels.len() * packed.taps * w.channels.div_ceil(8);
+        let twos =
+            w.columns.min(SAMPLE).div_ceil(2 * form.lanes(pool.level())) * w.taps * w.channels.div_ceil(8);
         let apart = |w: &ByteWeights| w.groups_apart().len();
-        // Only the groups of a single tap lie side by side in a window.
-        if w.taps == 1 && w.channels < 4 * usize::from(u16::MAX) && apart(&packed) > twos / SOME_APART {
-            let arranged = ByteWeights::pack_with(pool, Way { form, arranged: true }, &some, None)?;
-            if apart(&arranged) < apart(&packed) {
-                packed = arranged;
+        let with = |arranged: bool, span: u8| {
+            ByteWeights::pack_with(pool, Way { form, arranged, span }, &some, None)
+        };
+        let mut packed = with(false, SPANS[SPANS.len() - 1])?;
+        // The first in which little of the weights is apart, else the one in which the least is. An order of their own
+        // takes time to find.
+        for (arranged, span) in
+            [false, true].into_iter().flat_map(|arranged| SPANS.map(|span| (arranged, span)))
+        {
+            // Only the groups of a single tap lie side by side in a window.
+            if arranged && (w.taps != 1 || w.channels >= 4 * usize::from(u16::MAX)) {
+                break;
+            }
+            let next = with(arranged, span)?;
+            let enough = apart(&next) <= twos / SOME_APART;
+            if enough || apart(&next) < apart(&packed) {
+                packed = next;
+            }
+            if enough {
+                break;
             }
         }
         if apart(&packed) > twos / MUCH_APART {
@@ -198,21 +217,22 @@ impl ByteWeights {
         }
         // A third more than the first columns have: packing begins anew where that is too little.
         let room = apart(&packed).saturating_mul(w.columns) / some.columns.max(1) * 4 / 3 + 16;
-        ByteWeights::pack_with(pool, Way { form, arranged: packed.arranged() }, w, Some(room))
+        let way = Way { form, arranged: packed.arranged(), span: packed.span };
+        ByteWeights::pack_with(pool, way, w, Some(room))
     }
 
     pub(crate) fn pack_as(pool: &Pool, form: Form, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
-        ByteWeights::pack_with(pool, Way { form, arranged: false }, w, None)
+        ByteWeights::pack_with(pool, Way { form, arranged: false, span: SPANS[SPANS.len() - 1] }, w, None)
     }
 
     /// Packs with room for so many groups that are apart at first.
     pub(crate) fn pack_with(
         pool: &Pool,
-        Way { form, arranged }: Way,
+        way: Way,
         w: &ByteMatrix<'_>,
         room: Option<usize>,
     ) -> Result<ByteWeights, KernelError> {
-        let level = pool.level();
+        let (level, Way { form, arranged, span }) = (pool.level(), way);
         let last = [w.taps, w.channels, w.columns].iter().zip(w.strides).try_fold(0usize, |at, (&n, s)| {
             n.checked_sub(1).and_then(|n| n.checked_mul(s)).and_then(|n| n.checked_add(at))
         });
@@ -232,13 +252,24 @@ impl ByteWeights {
         loop {
             let mut needed = 0;
             let data = Packed::build_bytes(layout.end, |room| {
-                needed = fill(pool, Way { form, arranged }, w, padded, &panels, &layout, room);
+                needed = fill(pool, way, w, padded, &panels, &layout, room);
             })?;
             let next = Layout::new(len, w.columns, panels.len(), Rooms { apart: needed, mates })?;
             if next.end <= layout.end {
                 find_apart(&mut panels, &layout, depth / form.group(), data.bytes())?;
                 let (taps, channels, columns) = (w.taps, w.channels, w.columns);
-                return Ok(ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros });
+                return Ok(ByteWeights {
+                    form,
+                    level,
+                    panels,
+                    taps,
+                    channels,
+                    columns,
+                    data,
+                    layout,
+                    zeros,
+                    span,
+                });
             }
             layout = next;
         }
@@ -261,12 +292,17 @@ impl ByteWeights {
             form = Form::Words;
         }
         let (depth, mut panels, mut layout) = sizes(form)?;
+        let mut span = SPANS[SPANS.len() - 1];
         if layout.counts > layout.sizes {
             let sizes = data.bytes().get(layout.sizes..layout.counts).unwrap_or_default().as_chunks::<4>().0;
             let sizes: Vec<usize> = sizes.iter().map(|b| u32::from_ne_bytes(*b) as usize).collect();
-            let [apart, d, columns, mates] = sizes[..] else {
+            let [apart, d, columns, mates, narrow] = sizes[..] else {
                 return Err(KernelError::Shape("packed weights: too few of them"));
             };
+            let Some(one) = SPANS.into_iter().find(|s| usize::from(*s) == narrow) else {
+                return Err(KernelError::Shape("packed weights: a narrow range that there is not"));
+            };
+            span = one;
             if (d, columns) != (depth, w.columns)
                 || (mates != 0 && (mates != depth / form.group() || w.taps != 1))
             {
@@ -279,7 +315,7 @@ impl ByteWeights {
         }
         find_apart(&mut panels, &layout, depth / form.group(), data.bytes())?;
         let (taps, channels, columns, zeros) = (w.taps, w.channels, w.columns, zeros(w)?);
-        let weights = ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros };
+        let weights = ByteWeights { form, level, panels, taps, channels, columns, data, layout, zeros, span };
         if weights.arranged() && !weights.panels.iter().filter_map(|p| weights.mates(p)).all(|m| m.is_order())
         {
             return Err(KernelError::Shape("packed weights: groups in an order that is none"));
@@ -346,7 +382,7 @@ impl ByteWeights {
 /// Packs all panels, and says how many groups had to be set apart: all is there if the layout has room for them.
 fn fill(
     pool: &Pool,
-    Way { form, arranged }: Way,
+    Way { form, arranged, span }: Way,
     w: &ByteMatrix<'_>,
     padded: usize,
     panels: &[Panel],
@@ -371,11 +407,11 @@ fn fill(
             pack_panel(w, p, [group, padded, width], flip, rows, sums);
             if form == Form::Pairs {
                 let (mut groups, mut weights, mut mates) = (vec![], vec![], vec![]);
-                let order = if arranged { mates::order(rows, width) } else { vec![] };
+                let order = if arranged { mates::order(rows, width, span) } else { vec![] };
                 if arranged {
                     mates = mates::arrange(rows, width, &order);
                 }
-                apart::split(rows, width, &mut groups, &mut weights);
+                apart::split(rows, width, span, &mut groups, &mut weights);
                 // They are named by their places in depth.
                 groups.iter_mut().for_each(|g| *g = order.get(*g as usize).map_or(*g, |o| u32::from(*o)));
                 if arranged || !groups.is_empty() {
@@ -390,7 +426,9 @@ fn fill(
         let at = |x: usize| x - layout.sizes;
         rest[..at(layout.end)].fill(0);
         let Rooms { apart: room, mates: ordered } = layout.room;
-        for (to, size) in rest.as_chunks_mut::<4>().0.iter_mut().zip([room, depth, w.columns, ordered]) {
+        for (to, size) in
+            rest.as_chunks_mut::<4>().0.iter_mut().zip([room, depth, w.columns, ordered, usize::from(span)])
+        {
             *to = (size as u32).to_ne_bytes();
         }
         let (mut group, mut weight) = (at(layout.groups), at(layout.weights));

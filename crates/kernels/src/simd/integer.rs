@@ -22,9 +22,6 @@ pub(crate) type Base = neon::Words128;
 #[cfg(not(target_arch = "aarch64"))]
 pub(crate) type Base = WordsOf4;
 
-/// The largest element of an activation that [`Sums::PAIRED`] products take.
-pub(crate) const NARROW: u8 = 128;
-
 /// An element of an activation as the products read it.
 pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
     /// From a byte in 0..=255.
@@ -81,8 +78,8 @@ pub(crate) trait Sums: Copy {
     const LANES: usize = <Self::Floats as Vector>::LANES;
     /// Steps of depth of a group.
     const GROUP: usize;
-    /// Whether products are added up in words on their way. Then elements are at most [`NARROW`], and the weights
-    /// of a column in two groups that meet in [`Sums::dot_both`] are such that no word is exceeded.
+    /// Whether products are added up in words on their way. Then elements are small enough, and the weights of
+    /// a column in two groups that meet in [`Sums::dot_both`] such, that no word is exceeded.
     const PAIRED: bool = false;
     unsafe fn zero() -> Self;
     unsafe fn splat(x: i32) -> Self;
@@ -128,18 +125,22 @@ pub(crate) trait Sums: Copy {
             if negative { Self::sub(acc, product) } else { Self::add(acc, product) }
         }
     }
-    /// Takes the 32 bytes at `from`, with the bits of `flip` turned over, less `base` apart: what 0..=[`NARROW`] holds
+    /// Takes the 32 bytes at `from`, with the bits of `flip` turned over, less `base` apart: what 0..=`span` holds
     /// of them, what is more and what is less go where the pointers say, and a bit for each byte of which there is
     /// more, and less, comes back. The bytes may lie where what is more goes.
     #[inline(always)]
-    unsafe fn narrow([base, flip]: [u8; 2], from: *const u8, [narrow, more, less]: [*mut u8; 3]) -> [u32; 2] {
+    unsafe fn narrow(
+        [base, flip, span]: [u8; 3],
+        from: *const u8,
+        [narrow, more, less]: [*mut u8; 3],
+    ) -> [u32; 2] {
         let mut lost = [0; 2];
         for i in 0..32 {
             // SAFETY: the caller gives 32 bytes of each.
             unsafe {
                 let x = *from.add(i) ^ flip;
-                *narrow.add(i) = x.saturating_sub(base).min(NARROW);
-                *more.add(i) = x.saturating_sub(base).saturating_sub(NARROW);
+                *narrow.add(i) = x.saturating_sub(base).min(span);
+                *more.add(i) = x.saturating_sub(base).saturating_sub(span);
                 *less.add(i) = base.saturating_sub(x);
                 lost[0] |= u32::from(*more.add(i) != 0) << i;
                 lost[1] |= u32::from(*less.add(i) != 0) << i;
@@ -175,6 +176,15 @@ pub(crate) trait Sums: Copy {
                     *p.add(i * Self::LANES + j) = x.max(to.low).min(to.high) ^ to.flip;
                 }
             }
+        }
+    }
+    /// The same for two rows, which go to `p` and `q`.
+    #[inline(always)]
+    unsafe fn store_bytes_of_rows(x: [[Self; 2]; 2], to: Narrow, p: *mut u8, q: *mut u8) {
+        // SAFETY: forwarded.
+        unsafe {
+            Self::store_bytes_of_both(x[0][0], x[0][1], to, p);
+            Self::store_bytes_of_both(x[1][0], x[1][1], to, q);
         }
     }
     /// What [`Sums::floats_of_four`] adds to every byte.

@@ -39,11 +39,11 @@ impl<'a> Mates<'a> {
 }
 
 /// An order of a panel's groups in which few exceed words with those that they meet.
-pub(crate) fn order(panel: &[u8], width: usize) -> Vec<u16> {
+pub(crate) fn order(panel: &[u8], width: usize, span: u8) -> Vec<u16> {
     let row = 4 * width;
     let fit = |a: u16, b: u16| {
         let of = |g: u16| panel[usize::from(g) * row..][..row].as_chunks::<2>().0;
-        !of(a).iter().zip(of(b)).fold(false, |bad, (&a, &b)| bad | exceeds(a, b))
+        !of(a).iter().zip(of(b)).fold(false, |bad, (&a, &b)| bad | exceeds(a, b, span))
     };
     let mut order: Vec<u16> = (0..(panel.len() / row) as u16).collect();
     let (pairs, _) = order.as_chunks_mut::<2>();
@@ -102,11 +102,11 @@ mod tests {
                 (0..groups * row).map(|_| if next() % 64 < large { 127 } else { (next() % 61) as u8 }).collect();
             let misfits = |panel: &[u8]| {
                 let (mut groups, mut weights) = (vec![], vec![]);
-                crate::quantized::apart::split(&mut panel.to_vec(), 8 * width, &mut groups, &mut weights);
+                crate::quantized::apart::split(&mut panel.to_vec(), 8 * width, 128, &mut groups, &mut weights);
                 groups.len()
             };
             let mut arranged = panel.clone();
-            let order = order(&panel, 8 * width);
+            let order = order(&panel, 8 * width, 128);
             let bytes = arrange(&mut arranged, 8 * width, &order);
             let mates = Mates::new(&bytes);
             prop_assert!(mates.is_order());
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn large_groups_meet_small_ones() {
         let panel: Vec<u8> = [100, 100, 3, 3].iter().flat_map(|w| [*w; 32]).collect();
-        let order = order(&panel, 8);
+        let order = order(&panel, 8, 128);
         assert!(order.as_chunks::<2>().0.iter().all(|p| (p[0] < 2) != (p[1] < 2)), "{order:?}");
     }
 }

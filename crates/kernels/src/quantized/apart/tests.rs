@@ -5,7 +5,7 @@ use crate::quantized::form::{self, Form, Job};
 use crate::simd::Level;
 use proptest::prelude::*;
 
-struct Narrow<'a, 'b>(&'b mut Parts<'a>, u8);
+struct Narrow<'a, 'b>(&'b mut Parts<'a>, [u8; 2]);
 
 impl Job for Narrow<'_, '_> {
     type Out = ();
@@ -22,6 +22,7 @@ proptest! {
     #[test]
     fn elements_are_the_sum_of_their_parts(
         rows in 1usize..=4, runs in 1usize..4, eights in 1usize..25, zero: u8, near: bool, seed: u64, flip: Option<bool>,
+        span in prop::sample::select(&SPANS[..]),
     ) {
         let mut state = seed | 1;
         let mut next = || {
@@ -36,8 +37,8 @@ proptest! {
         // Few are far from the zero point, or all may be.
         let mut of = || if near && next() > 5 { zero.saturating_add(next() / 8) } else { next() };
         let old: Vec<u8> = (0..len).map(|_| of()).collect();
-        let base = base(zero);
-        prop_assert!(zero - base <= NARROW);
+        let base = base(zero, span);
+        prop_assert!(zero - base <= span);
         for form in Form::available(Level::best()) {
             let (mut narrow, mut more, mut less) = (vec![0; len], old.clone(), vec![0; len]);
             // In place, or from elsewhere, with a sign or without.
@@ -48,9 +49,9 @@ proptest! {
             let mut parts = Parts {
                 from, narrow: &mut narrow, more: &mut more, less: &mut less, bits: [&mut above, &mut below],
             };
-            form::run(form, Level::best(), Narrow(&mut parts, base));
+            form::run(form, Level::best(), Narrow(&mut parts, [base, span]));
             for at in 0..len {
-                prop_assert!(narrow[at] <= NARROW && more[at] < NARROW && less[at] < NARROW);
+                prop_assert!(narrow[at] <= span && more[at] < 128 && less[at] < 128);
                 let sum = i32::from(base) + i32::from(narrow[at]) + i32::from(more[at]) - i32::from(less[at]);
                 prop_assert_eq!(sum, i32::from(old[at]));
             }
@@ -74,7 +75,7 @@ proptest! {
     /// Weights are what the panel and what is behind it hold together, and words hold what meets in them.
     #[test]
     fn weights_fit_words(
-        groups in 1usize..20, vectors in 1usize..3, large: bool, seed: u64,
+        groups in 1usize..20, vectors in 1usize..3, large: bool, seed: u64, span in prop::sample::select(&SPANS[..]),
     ) {
         let width = 8 * vectors;
         let mut state = seed | 1;
@@ -84,9 +85,12 @@ proptest! {
             (match (large, x % 3) { (true, 0) => -128, (true, 1) => 127, (true, _) => x, _ => x / 4 }) as u8
         }).collect();
         let (mut panel, mut apart, mut weights) = (old.clone(), vec![], vec![]);
-        split(&mut panel, width, &mut apart, &mut weights);
+        split(&mut panel, width, span, &mut apart, &mut weights);
         prop_assert_eq!(weights.len(), 64 * apart.len());
-        prop_assert!(apart.is_sorted_by(|a, b| a < b));
+        prop_assert!(apart.is_sorted());
+        for pair in weights.as_chunks::<2>().0 {
+            prop_assert!(!exceeds([0; 2], *pair, span));
+        }
         let row = 4 * width;
         let mut both = panel.clone();
         for (group, moved) in apart.iter().zip(weights.chunks_exact(64)) {
@@ -100,7 +104,7 @@ proptest! {
         for first in (0..groups.saturating_sub(1)).step_by(2) {
             for at in (0..row).step_by(2) {
                 let [a, b] = [first, first + 1].map(|g| {
-                    [panel[g * row + at], panel[g * row + at + 1]].map(|w| i32::from(w as i8) * i32::from(NARROW))
+                    [panel[g * row + at], panel[g * row + at + 1]].map(|w| i32::from(w as i8) * i32::from(span))
                 });
                 let all = [a[0], a[1], b[0], b[1]];
                 prop_assert!(all.iter().map(|x| x.max(&0)).sum::<i32>() <= i32::from(i16::MAX));

@@ -14,7 +14,7 @@ pub(crate) use pairs::{Pairs256, Pairs512};
 #[derive(Clone, Copy)]
 pub(crate) struct Words256(__m256i);
 
-/// Eight sums; activations in bytes of at most [`NARROW`](super::NARROW), so that sums of products fit words.
+/// Eight sums; activations in bytes so small that sums of products fit words.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes256(__m256i);
 
@@ -125,6 +125,23 @@ macro_rules! sums256 {
                     _mm_storeu_si128(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(to.flip as i8)));
                 }
             }
+            #[inline(always)]
+            unsafe fn store_bytes_of_rows(x: [[Self; 2]; 2], to: Narrow, p: *mut u8, q: *mut u8) {
+                // SAFETY: the caller gives room for sixteen bytes twice.
+                unsafe {
+                    let zero = _mm256_set1_epi16(to.zero);
+                    let first = _mm256_adds_epi16(_mm256_packs_epi32(x[0][0].0, x[0][1].0), zero);
+                    let second = _mm256_adds_epi16(_mm256_packs_epi32(x[1][0].0, x[1][1].0), zero);
+                    // Four bytes of each vector in turn, the lower halves first.
+                    let bytes = _mm256_packus_epi16(first, second);
+                    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+                    let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(to.low as i8));
+                    let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
+                    let bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(to.flip as i8));
+                    _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
+                    _mm_storeu_si128(q.cast(), _mm256_extracti128_si256::<1>(bytes));
+                }
+            }
             const SHIFT: f32 = 8_388_608.0;
             #[inline(always)]
             unsafe fn floats_of_four(p: *const u8, flip: u8) -> [__m256; 4] {
@@ -193,12 +210,12 @@ sums256!(
             }
         }
         #[inline(always)]
-        unsafe fn narrow([base, flip]: [u8; 2], from: *const u8, [narrow, more, less]: [*mut u8; 3]) -> [u32; 2] {
+        unsafe fn narrow([base, flip, span]: [u8; 3], from: *const u8, [narrow, more, less]: [*mut u8; 3]) -> [u32; 2] {
             // SAFETY: the caller gives 32 bytes of each.
             unsafe {
                 let x = _mm256_xor_si256(_mm256_loadu_si256(from.cast()), _mm256_set1_epi8(flip as i8));
                 let zero = _mm256_setzero_si256();
-                let (base, most) = (_mm256_set1_epi8(base as i8), _mm256_set1_epi8(super::NARROW as i8));
+                let (base, most) = (_mm256_set1_epi8(base as i8), _mm256_set1_epi8(span as i8));
                 let from_base = _mm256_subs_epu8(x, base);
                 let (above, below) = (_mm256_subs_epu8(from_base, most), _mm256_subs_epu8(base, x));
                 _mm256_storeu_si256(narrow.cast(), _mm256_min_epu8(from_base, most));
