@@ -53,14 +53,14 @@ impl Algorithm {
         /// Fetching one weight from memory, in multiplications and additions of the tile, where vectors have 16
         /// floats. Many tiles of the direct way hide it, the few of a transformed place do not.
         const FETCH: f64 = 20.0;
+        /// Products of a few channels do not fill the register tile's loop.
+        const FEW: usize = 24;
         let (inputs, outputs) = (shape.in_channels, shape.out_channels);
         if !winograd::supports(shape) || supported(shape).is_err() {
             return SmallVec::from_slice(&[Algorithm::Direct]);
         }
         let weights = inputs as f64 * outputs as f64;
         let fetch = FETCH * tile::lanes(level) as f64 / 16.0;
-        // Products of a few channels do not fill the register tile's loop.
-        let few = if tile::lanes(level) == 16 { 24 } else { 16 };
         let direct = weights * 9.0 * fetch.max((shape.batch * shape.positions()) as f64);
         // The tiles, what transforming one channel of them there or back takes, in the same unit, and how much
         // faster than the direct way they have to be: their weights take 4 times the room, or 16/9 times.
@@ -72,7 +72,7 @@ impl Algorithm {
             // The smaller tiles were not yet measured beside vectors of 16.
             let unknown = tiles == Tiles::Two && tile::lanes(level) == 16;
             (
-                if unknown || inputs.min(outputs) < few { f64::INFINITY } else { worth * all },
+                if unknown || inputs.min(outputs) < FEW { f64::INFINITY } else { worth * all },
                 Algorithm::Winograd(tiles),
             )
         });
