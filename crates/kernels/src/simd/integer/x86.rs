@@ -26,6 +26,23 @@ pub(crate) struct Words512(__m512i);
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes512(__m512i);
 
+/// The bytes that two rows of two vectors become: in each half four of each vector in turn.
+///
+/// # Safety
+/// AVX2 is available.
+#[inline(always)]
+unsafe fn narrowed(x: [[__m256i; 2]; 2], to: Narrow) -> __m256i {
+    // SAFETY: forwarded.
+    unsafe {
+        let zero = _mm256_set1_epi16(to.zero);
+        let first = _mm256_adds_epi16(_mm256_packs_epi32(x[0][0], x[0][1]), zero);
+        let second = _mm256_adds_epi16(_mm256_packs_epi32(x[1][0], x[1][1]), zero);
+        let bytes = _mm256_max_epu8(_mm256_packus_epi16(first, second), _mm256_set1_epi8(to.low as i8));
+        let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
+        _mm256_xor_si256(bytes, _mm256_set1_epi8(to.flip as i8))
+    }
+}
+
 macro_rules! sums256 {
     ($t:ident, $x:ty, $group:literal, $p:ident: $load:expr, $acc:ident $a:ident $w:ident: $dot:expr, {$($more:tt)*}) => {
         impl Sums for $t {
@@ -129,15 +146,8 @@ macro_rules! sums256 {
             unsafe fn store_bytes_of_rows(x: [[Self; 2]; 2], to: Narrow, p: *mut u8, q: *mut u8) {
                 // SAFETY: the caller gives room for sixteen bytes twice.
                 unsafe {
-                    let zero = _mm256_set1_epi16(to.zero);
-                    let first = _mm256_adds_epi16(_mm256_packs_epi32(x[0][0].0, x[0][1].0), zero);
-                    let second = _mm256_adds_epi16(_mm256_packs_epi32(x[1][0].0, x[1][1].0), zero);
-                    // Four bytes of each vector in turn, the lower halves first.
-                    let bytes = _mm256_packus_epi16(first, second);
+                    let bytes = narrowed([[x[0][0].0, x[0][1].0], [x[1][0].0, x[1][1].0]], to);
                     let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-                    let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(to.low as i8));
-                    let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
-                    let bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(to.flip as i8));
                     _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
                     _mm_storeu_si128(q.cast(), _mm256_extracti128_si256::<1>(bytes));
                 }

@@ -1,7 +1,7 @@
 //! Pairs of words in AVX2 and AVX-512 registers.
 
 use super::super::paired::Paired;
-use super::{Narrow, Words256, Words512};
+use super::{Narrow, Words256, Words512, narrowed};
 use std::arch::x86_64::*;
 
 impl Paired for Words256 {
@@ -41,13 +41,8 @@ impl Paired for Words256 {
     unsafe fn store_bytes_of_paired_twice(x: [[Self; 2]; 2], to: Narrow, p: *mut u8, q: *mut u8) {
         // SAFETY: the caller gives room for sixteen bytes at both.
         unsafe {
-            let zero = _mm256_set1_epi16(to.zero);
-            let a = _mm256_adds_epi16(_mm256_packs_epi32(x[0][0].0, x[0][1].0), zero);
-            let b = _mm256_adds_epi16(_mm256_packs_epi32(x[1][0].0, x[1][1].0), zero);
-            // Each half has eight bytes of the first and then eight of the second.
-            let bytes = _mm256_max_epu8(_mm256_packus_epi16(a, b), _mm256_set1_epi8(to.low as i8));
-            let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
-            let bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(to.flip as i8));
+            // Each half has eight bytes of the first row and then eight of the second.
+            let bytes = narrowed([[x[0][0].0, x[0][1].0], [x[1][0].0, x[1][1].0]], to);
             let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes);
             _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
             _mm_storeu_si128(q.cast(), _mm256_extracti128_si256::<1>(bytes));
