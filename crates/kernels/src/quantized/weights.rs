@@ -190,7 +190,7 @@ impl ByteWeights {
         let with = |arranged: bool, span: u8| {
             ByteWeights::pack_with(pool, Way { form, arranged, span }, &some, None)
         };
-        let mut packed = with(false, SPANS[SPANS.len() - 1])?;
+        let mut best: Option<ByteWeights> = None;
         // The first in which little of the weights is apart, else the one in which the least is. An order of their own
         // takes time to find.
         for (arranged, span) in
@@ -202,13 +202,14 @@ impl ByteWeights {
             }
             let next = with(arranged, span)?;
             let enough = apart(&next) <= twos / SOME_APART;
-            if enough || apart(&next) < apart(&packed) {
-                packed = next;
+            if enough || best.as_ref().is_none_or(|best| apart(&next) < apart(best)) {
+                best = Some(next);
             }
             if enough {
                 break;
             }
         }
+        let Some(packed) = best else { return ByteWeights::pack_as(pool, Form::Words, w) };
         if apart(&packed) > twos / MUCH_APART {
             return ByteWeights::pack_as(pool, Form::Words, w);
         }
