@@ -9,7 +9,7 @@ use crate::{
     text::quoted,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
-use tensormill_ir::{Graph, Type};
+use tensormill_ir::{Dim, Graph, TensorType, Type, dim::Symbol};
 
 /// Something odd that did not keep a model from being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub(super) struct Lowerer<'m> {
     pub(super) bodies_read: HashSet<*const GraphProto>,
     /// Nodes of bodies that were lowered more than once.
     pub(super) reread: usize,
+    /// Names of sizes that inputs give a number to.
+    named: HashSet<Symbol>,
 }
 
 /// Translates a checked model.
@@ -78,6 +80,7 @@ pub fn lower(model: &Model) -> Result<Lowered, LowerError> {
         warnings: vec![],
         bodies_read: HashSet::new(),
         reread: 0,
+        named: HashSet::new(),
     };
     l.main_graph(proto)?;
     Ok(Lowered { graph: l.scopes.finish().finish()?, warnings: l.warnings })
@@ -131,6 +134,13 @@ impl<'m> Lowerer<'m> {
             let Some(ty) = declared(input)? else {
                 return Err(LowerError::Name(format!("input {} has no element type", quoted(&input.name))));
             };
+            for d in dims(&ty) {
+                if let Dim::Sym(e) = d {
+                    e.for_each_symbol(&mut |s| {
+                        self.named.insert(s.clone());
+                    });
+                }
+            }
             let v = self.scopes.builder().input(&input.name, ty)?;
             self.scopes.define(&input.name, v)?;
         }
@@ -245,11 +255,31 @@ impl<'m> Lowerer<'m> {
         }
         let b = self.scopes.builder();
         let inferred = b.ty(v).to_string();
-        if b.refine(v, declared).is_err() {
+        if b.refine(v, &telling(&self.named, declared, b.ty(v))).is_err() {
             let (name, declared) = (quoted(name), declared.to_string());
             self.warnings.push(LowerWarning::DeclaredType { name, declared, inferred });
         }
     }
+}
+
+/// The sizes of a tensor's type.
+fn dims(ty: &Type) -> &[Dim] {
+    ty.as_tensor().and_then(|t| t.dims.as_deref()).unwrap_or_default()
+}
+
+/// What a declared type tells beyond an inferred one. A name that no input gives a number to, as exporters make up for
+/// each output and each value in between, tells less than what inference found of the size.
+fn telling(named: &HashSet<Symbol>, declared: &Type, inferred: &Type) -> Type {
+    let mut ty = declared.clone();
+    if let Type::Tensor(TensorType { dims: Some(declared), .. }) = &mut ty {
+        for (d, found) in declared.iter_mut().zip(dims(inferred)) {
+            let made_up = matches!(d, Dim::Sym(e) if e.as_symbol().is_some_and(|s| !named.contains(s)));
+            if made_up && *found != Dim::Unknown {
+                *d = Dim::Unknown;
+            }
+        }
+    }
+    ty
 }
 
 fn initializer_names(g: &GraphProto) -> HashSet<&str> {
