@@ -14,6 +14,7 @@ mod fill;
 pub(crate) mod form;
 pub mod groups;
 mod one_row;
+mod panel;
 pub mod pool;
 pub(crate) mod tile;
 pub mod weights;
