@@ -6,8 +6,10 @@
 //! cost less than wider products of all would.
 
 pub(crate) mod mates;
+mod reach;
 
 use self::mates::Mates;
+use self::reach::Reach;
 use super::tile::Part;
 use crate::scratch::Plain;
 use crate::simd::integer::Sums;
@@ -102,9 +104,15 @@ pub(crate) struct Lacking<'a> {
 
 impl Lacking<'_> {
     /// Lists the groups of depth of which something is lacking in any of a tile's rows, whose windows these are, from
-    /// `count` on, and says where the list ends. There is room for all groups.
+    /// `count` on, marks them, and says where the list ends. There is room for all groups, and no mark yet.
     #[inline(always)]
-    pub(crate) fn list(&self, windows: &[u32], mut count: usize, to: &mut [Group]) -> usize {
+    pub(crate) fn list(
+        &self,
+        windows: &[u32],
+        mut count: usize,
+        to: &mut [Group],
+        marks: &mut [u32],
+    ) -> usize {
         for (r, &run) in self.runs.iter().enumerate() {
             for step in (0..self.depth).step_by(64) {
                 let mut lost = 0;
@@ -122,7 +130,9 @@ impl Lacking<'_> {
                 lost = (lost | lost >> 2) & 0x1111_1111_1111_1111;
                 while lost != 0 {
                     let (at, group) = (lost.trailing_zeros(), ((r * self.depth + step) / 4) as u32);
-                    to[count] = Group { number: group + at / 4, place: (run + step) as u32 + at };
+                    let number = group + at / 4;
+                    to[count] = Group { number, place: (run + step) as u32 + at };
+                    marks[number as usize / 32] |= 1 << (number % 32);
                     count += 1;
                     lost &= lost - 1;
                 }
@@ -138,6 +148,10 @@ pub(crate) struct Lists<'a> {
     /// Where each tile's begin, and the end; empty where nothing is lacking.
     pub first: &'a [u32],
     pub groups: &'a [Group],
+    /// A bit for each group of depth, for each tile: whether it is listed.
+    pub marks: &'a [u32],
+    /// Numbers of those for one tile.
+    pub each: usize,
     /// From an element to the part of it that is lacking.
     pub later: usize,
     /// Whether the parts are to be taken off.
@@ -149,7 +163,7 @@ pub(crate) struct Lists<'a> {
 impl<'a> Lists<'a> {
     /// Nothing.
     pub(crate) const NONE: Lists<'static> =
-        Lists { first: &[], groups: &[], later: 0, negative: false, whole: false };
+        Lists { first: &[], groups: &[], marks: &[], each: 0, later: 0, negative: false, whole: false };
 
     /// Those of one tile.
     #[inline(always)]
@@ -159,7 +173,8 @@ impl<'a> Lists<'a> {
             _ => &[],
         };
         let any = self.whole || !groups.is_empty();
-        Groups { groups, later: self.later, negative: self.negative, any }
+        let marks = self.marks.get(tile * self.each..(tile + 1) * self.each).unwrap_or_default();
+        Groups { groups, marks, later: self.later, negative: self.negative, any }
     }
 }
 
@@ -167,6 +182,8 @@ impl<'a> Lists<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Groups<'a> {
     pub groups: &'a [Group],
+    /// A bit for each group of depth, or nothing if all may be listed.
+    pub marks: &'a [u32],
     /// From an element to its part.
     pub later: usize,
     /// Whether the parts are to be taken off.
@@ -175,12 +192,30 @@ pub(crate) struct Groups<'a> {
     pub any: bool,
 }
 
-/// Where some groups begin after a window: numbers as they lie in memory, each times `each` and after `start`.
+impl Groups<'_> {
+    /// Whether a group of depth may have parts that are not nothing.
+    #[inline(always)]
+    fn has(&self, number: usize) -> bool {
+        self.any && self.marks.get(number / 32).is_none_or(|m| m >> (number % 32) & 1 != 0)
+    }
+}
+
+/// Some groups of depth, and where they begin after a window: at the places that there are for them, or else in one run.
+/// All are numbers as they lie in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
     pub numbers: &'a [[u8; 4]],
-    pub each: usize,
-    pub start: usize,
+    pub places: &'a [[u8; 4]],
+    /// Where the run begins, and the elements of a group.
+    pub run: [usize; 2],
+}
+
+impl<'a> Places<'a> {
+    /// Some of the groups.
+    pub(crate) fn of(&self, [first, count]: [usize; 2]) -> Places<'a> {
+        let places = if self.places.is_empty() { &[] } else { &self.places[first..][..count] };
+        Places { numbers: &self.numbers[first..][..count], places, run: self.run }
+    }
 }
 
 /// What a tile's rows and panel have apart.
@@ -200,7 +235,7 @@ pub(crate) struct Apart<'a> {
 impl Apart<'_> {
     /// Nothing.
     pub(crate) const NONE: Apart<'static> = Apart {
-        places: Places { numbers: &[], each: 0, start: 0 },
+        places: Places { numbers: &[], places: &[], run: [0; 2] },
         weights: std::ptr::null(),
         lacking: [Lists::NONE; 2],
         first: 0,
@@ -219,13 +254,15 @@ pub(crate) unsafe fn add_weights<S: Sums, const MR: usize, const NV: usize>(
     acc: &mut [[S; NV]; MR],
 ) {
     let mut weights = apart.weights;
-    for &number in apart.places.numbers {
-        let place = u32::from_ne_bytes(number) as usize * apart.places.each + apart.places.start;
+    let Places { numbers, places, run: [start, each] } = apart.places;
+    for (i, &number) in numbers.iter().enumerate() {
+        let number = u32::from_ne_bytes(number) as usize;
+        let place = places.get(i).map_or(start + number * each, |p| u32::from_ne_bytes(*p) as usize);
         // SAFETY: each group lies in the rows' runs and has two vectors of weights.
         unsafe {
             add_group(part.rows, place, weights, false, acc);
             for lacking in &part.lacking {
-                if lacking.any {
+                if lacking.has(number) {
                     add_group(part.rows, place + lacking.later, weights, lacking.negative, acc);
                 }
             }
@@ -296,12 +333,13 @@ pub(crate) fn exceeds(before: [u8; 2], here: [u8; 2], span: u8) -> bool {
 /// exceed words, too, a group is there twice, and a weight of the group before may have to go as well.
 pub(crate) fn split(panel: &mut [u8], width: usize, span: u8, groups: &mut Vec<u32>, weights: &mut Vec<u8>) {
     let row = 4 * width;
+    let reach = Reach::of(panel, width, span);
     for group in (1..panel.len() / row.max(1)).step_by(2) {
-        let (before, here) = panel[(group - 1) * row..(group + 1) * row].split_at_mut(row);
-        let (before, here) = (before.as_chunks_mut::<2>().0, here.as_chunks_mut::<2>().0);
-        if !before.iter().zip(&*here).fold(false, |bad, (&a, &b)| bad | exceeds(a, b, span)) {
+        if !reach.exceeds(group - 1, group) {
             continue;
         }
+        let (before, here) = panel[(group - 1) * row..(group + 1) * row].split_at_mut(row);
+        let (before, here) = (before.as_chunks_mut::<2>().0, here.as_chunks_mut::<2>().0);
         let mut moved = [[[0u8; 2]; 32]; 3];
         for (at, (a, b)) in before.iter_mut().zip(here).enumerate() {
             if exceeds(*a, *b, span) {

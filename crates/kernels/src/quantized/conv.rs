@@ -230,11 +230,11 @@ fn share(
     let groups = w.groups_apart();
     let listed: Vec<[u8; 4]>;
     let places = match runs.starts[..] {
-        [start] => Places { numbers: groups, each: w.form.group(), start },
+        [start] => Places { numbers: groups, places: &[], run: [start, w.form.group()] },
         _ => {
             let step = |g: &[u8; 4]| u32::from_ne_bytes(*g) as usize * w.form.group();
             listed = groups.iter().map(|g| runs.after(step(g)).to_ne_bytes()).collect();
-            Places { numbers: &listed, each: 1, start: 0 }
+            Places { numbers: groups, places: &listed, run: [0; 2] }
         }
     };
     let error = FirstError::default();
@@ -250,15 +250,18 @@ fn share(
             true => (3, apart::bits(elements), outputs.div_ceil(w.form.rows(w.level))),
             false => (1, 0, 0),
         };
-        let groups = tiles * runs.starts.len() * depth / w.form.group();
+        let groups = runs.starts.len() * depth / w.form.group();
+        // A bit for each group of each tile, if there are tiles, for both of those parts.
+        let (groups, marks) = (tiles * groups, tiles * groups.div_ceil(32));
         // Rooms are taken here: what runs inside of their closures is not compiled for the form's vectors.
         let done = scratch::with_plain::<u8, _>(copies * elements * w.form.size() + 2 * bits, |copy| {
-            scratch::with_plain::<u32, _>(outputs + 2 * (tiles + 1), |windows| {
+            scratch::with_plain::<u32, _>(outputs + 2 * (tiles + 1 + marks), |windows| {
                 scratch::with_plain::<Group, _>(2 * groups, |groups| {
                     scratch::with_plain::<i32, _>(sums, |sums| {
                         let (copy, bits) = copy.split_at_mut(copies * elements * w.form.size());
                         let (windows, first) = windows.split_at_mut(outputs);
-                        let rooms = Rooms { copy, bits, windows, sums, first, groups };
+                        let (first, marks) = first.split_at_mut(2 * (tiles + 1));
+                        let rooms = Rooms { copy, bits, windows, sums, first, marks, groups };
                         let (runs, lines) = (&runs, lines);
                         let job =
                             Block { g, source, image, lines, w, panels, runs, places, finish, target, rooms };
@@ -300,6 +303,8 @@ struct Rooms<'a> {
     sums: &'a mut [i32],
     /// For both, where each tile's groups begin of which something is in that part.
     first: &'a mut [u32],
+    /// For both, a bit for each group of each tile: whether it is one of those.
+    marks: &'a mut [u32],
     /// Those groups.
     groups: &'a mut [Group],
 }
@@ -333,7 +338,7 @@ impl Job for Block<'_> {
     type Out = ();
     #[inline(always)]
     unsafe fn run<S: Sums>(mut self) {
-        let Rooms { copy: room, bits, windows, sums, first: firsts, groups } =
+        let Rooms { copy: room, bits, windows, sums, first: firsts, marks, groups } =
             std::mem::take(&mut self.rooms);
         if windows.is_empty() {
             return;
@@ -370,17 +375,21 @@ impl Job for Block<'_> {
             let mut parts = Parts { from, narrow, more, less: &mut less[..elements], bits: [above, below] };
             // SAFETY: the instructions are on.
             unsafe { apart::narrow::<S>(&mut parts, [base, self.w.span]) };
+            marks.fill(0);
             let (first, more) =
                 (firsts.split_at_mut(firsts.len() / 2), groups.split_at_mut(groups.len() / 2));
+            let marks = marks.split_at_mut(marks.len() / 2);
             let all = Lacking { bits: &*parts.bits[0], runs, depth };
+            let more_of = Lists { later: elements, ..Lists::NONE };
             lacking[0] = if alone {
-                Lists { later: elements, whole: true, ..Lists::NONE }
+                Lists { whole: true, ..more_of }
             } else {
-                self.by_tile(&all, windows, (first.0, more.0), elements, false)
+                self.by_tile(&all, windows, (first.0, more.0, marks.0), more_of)
             };
             if base > 0 {
                 let all = Lacking { bits: &*parts.bits[1], ..all };
-                lacking[1] = self.by_tile(&all, windows, (first.1, more.1), 2 * elements, true);
+                let less_of = Lists { later: 2 * elements, negative: true, ..Lists::NONE };
+                lacking[1] = self.by_tile(&all, windows, (first.1, more.1, marks.1), less_of);
             }
         }
         // SAFETY: as above.
@@ -399,19 +408,19 @@ impl Block<'_> {
         &self,
         all: &Lacking<'_>,
         windows: &[u32],
-        (first, groups): (&'b mut [u32], &'b mut [Group]),
-        later: usize,
-        negative: bool,
+        (first, groups, marks): (&'b mut [u32], &'b mut [Group], &'b mut [u32]),
+        lists: Lists<'b>,
     ) -> Lists<'b> {
         let mut count = 0;
-        for (first, windows) in first.iter_mut().zip(windows.chunks(self.w.form.rows(self.w.level))) {
-            *first = count as u32;
-            count = all.list(windows, count, groups);
+        let each = marks.len() / (first.len() - 1);
+        for (tile, windows) in windows.chunks(self.w.form.rows(self.w.level)).enumerate() {
+            first[tile] = count as u32;
+            count = all.list(windows, count, groups, &mut marks[tile * each..(tile + 1) * each]);
         }
         if let Some(last) = first.last_mut() {
             *last = count as u32;
         }
-        Lists { first, groups: &groups[..count], later, negative, whole: false }
+        Lists { first, groups: &groups[..count], marks, each, ..lists }
     }
 
     /// # Safety
@@ -441,8 +450,7 @@ impl Block<'_> {
                 std::ptr::null()
             };
             let b = self.w.panel(p);
-            let numbers = &self.places.numbers[p.apart[0]..][..p.apart[1]];
-            let (places, weights) = (Places { numbers, ..self.places }, self.w.weights_apart(p));
+            let (places, weights) = (self.places.of(p.apart), self.w.weights_apart(p));
             let mates = self.w.mates(p);
             let most = self.target.waiting(p).min(count);
             let mut waiting = 0;

@@ -4,7 +4,7 @@
 //! depth, nearly every one has a large weight in some column of its panel, but seldom in the same place as all others:
 //! each panel reads the groups in an order of its own in which most fit those that they meet.
 
-use super::exceeds;
+use super::reach::Reach;
 
 /// Partners tried for a group that does not fit its own.
 const TRIES: usize = 96;
@@ -40,12 +40,9 @@ impl<'a> Mates<'a> {
 
 /// An order of a panel's groups in which few exceed words with those that they meet.
 pub(crate) fn order(panel: &[u8], width: usize, span: u8) -> Vec<u16> {
-    let row = 4 * width;
-    let fit = |a: u16, b: u16| {
-        let of = |g: u16| panel[usize::from(g) * row..][..row].as_chunks::<2>().0;
-        !of(a).iter().zip(of(b)).fold(false, |bad, (&a, &b)| bad | exceeds(a, b, span))
-    };
-    let mut order: Vec<u16> = (0..(panel.len() / row) as u16).collect();
+    let reach = Reach::of(panel, width, span);
+    let fit = |a: u16, b: u16| !reach.exceeds(a.into(), b.into());
+    let mut order: Vec<u16> = (0..(panel.len() / (4 * width)) as u16).collect();
     let (pairs, _) = order.as_chunks_mut::<2>();
     let mut fits: Vec<bool> = pairs.iter().map(|p| fit(p[0], p[1])).collect();
     for i in 0..pairs.len() {

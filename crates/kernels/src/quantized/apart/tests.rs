@@ -57,7 +57,8 @@ proptest! {
             }
             for (bits, part) in [(&above, &more), (&below, &less)] {
                 let mut list = vec![Group { number: 0, place: 0 }; runs.len() * depth / 4];
-                let count = Lacking { bits, runs: &runs, depth }.list(&windows, 0, &mut list);
+                let mut marks = vec![0; list.len().div_ceil(32)];
+                let count = Lacking { bits, runs: &runs, depth }.list(&windows, 0, &mut list, &mut marks);
                 let lacks = |group: usize| {
                     let (run, step) = (4 * group / depth, 4 * group % depth);
                     windows.iter().any(|w| part[*w as usize + runs[run] + step..][..4] != [0; 4])
@@ -68,6 +69,10 @@ proptest! {
                     .map(|g| Group { number: g as u32, place: place(g) })
                     .collect();
                 prop_assert_eq!(&list[..count], &expected[..]);
+                for g in 0..list.len() as u32 {
+                    let marked = marks[g as usize / 32] >> (g % 32) & 1 != 0;
+                    prop_assert_eq!(marked, expected.iter().any(|e| e.number == g));
+                }
             }
         }
     }
