@@ -192,14 +192,11 @@ impl ByteWeights {
             ByteWeights::pack_with(pool, Way { form, arranged, span }, &some, None)
         };
         let mut best: Option<ByteWeights> = None;
-        // The first in which little of the weights is apart, else the one in which the least is. An order of their own
-        // takes time to find.
-        for (arranged, span) in
-            [false, true].into_iter().flat_map(|arranged| SPANS.map(|span| (arranged, span)))
-        {
+        // The first in which little of the weights is apart, else the one in which the least is.
+        for (span, arranged) in SPANS.into_iter().flat_map(|span| [(span, false), (span, true)]) {
             // Only the groups of a single tap lie side by side in a window.
             if arranged && (w.taps != 1 || w.channels >= 4 * usize::from(u16::MAX)) {
-                break;
+                continue;
             }
             let next = with(arranged, span)?;
             let enough = apart(&next) <= twos / SOME_APART;
