@@ -30,7 +30,12 @@ fn joined(declared: &[&str]) -> String {
     };
     let graph = GraphProto {
         name: "g".into(),
-        input: vec![value("a", &["past", "4"]), value("b", &["new", "4"]), value("c", &["all"])],
+        input: vec![
+            value("a", &["past", "4"]),
+            value("b", &["new", "4"]),
+            value("c", &["all"]),
+            value("mask", &["past + new", "more + new"]),
+        ],
         node: vec![concat],
         output: vec![value("y", declared)],
         ..GraphProto::default()
@@ -40,6 +45,8 @@ fn joined(declared: &[&str]) -> String {
         ModelProto { ir_version: 10, opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
     let model = parse(model.encode_to_vec().into(), &ParseLimits::default(), ExternalData::deny()).unwrap();
     let graph = lower(&model).unwrap().graph;
+    let mask = graph.ty(graph.inputs()[3]);
+    assert_eq!(mask.to_string(), "f32[new+past,\"more + new\"]", "`more` is no size of an input");
     graph.ty(graph.outputs()[0].value).to_string()
 }
 
@@ -49,6 +56,7 @@ fn joined(declared: &[&str]) -> String {
 fn a_name_that_no_input_has_tells_less_than_what_was_inferred() {
     assert_eq!(joined(&["total", "4"]), joined(&["past + new", "4"]));
     assert_eq!(joined(&["total", "unk__7"]), "f32[new+past,4]");
+    assert_eq!(joined(&["past + new", "4"]), "f32[new+past,4]");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use crate::{Error, Port, Profile, model::known};
 use smallvec::SmallVec;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
-use tensormill_ir::{Dim, Type};
+use tensormill_ir::{Bindings, Dim, TensorType, Type};
 use tensormill_tensor::{Tensor, Value};
 
 /// Names an input or output: by its name or by its position.
@@ -164,6 +164,7 @@ impl<'a> Sizes<'a> {
 fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
     // Which size a symbol stands for, and who said so first.
     let mut sizes = Sizes::default();
+    let mut sums = false;
     for (port, value) in ports.iter().zip(values) {
         let refuse =
             |what: String| Err(Error::Input { name: port.name.clone(), expected: port.ty.to_string(), what });
@@ -211,7 +212,10 @@ fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
                     ));
                 }
                 Dim::Sym(e) => {
-                    let Some(symbol) = e.as_symbol() else { continue };
+                    let Some(symbol) = e.as_symbol() else {
+                        sums = true;
+                        continue;
+                    };
                     match sizes.get(symbol) {
                         Some((n, first)) if n != size => {
                             let symbol = tensormill_ir::shown(symbol);
@@ -227,6 +231,30 @@ fn check(ports: &[Port], values: &[Value]) -> Result<(), Error> {
                     }
                 }
                 _ => {}
+            }
+        }
+    }
+    if sums { check_sums(ports, values, &sizes) } else { Ok(()) }
+}
+
+/// Checks sizes that are made of others.
+fn check_sums(ports: &[Port], values: &[Value], sizes: &Sizes<'_>) -> Result<(), Error> {
+    for (port, value) in ports.iter().zip(values) {
+        let (Type::Tensor(TensorType { dims: Some(dims), .. }), Value::Tensor(t)) = (&port.ty, value) else {
+            continue;
+        };
+        for (axis, (dim, &size)) in dims.iter().zip(t.shape().iter()).enumerate() {
+            let Dim::Sym(e) = dim else { continue };
+            if e.as_symbol().is_some() {
+                continue;
+            }
+            let mut known = Bindings::new();
+            e.for_each_symbol(&mut |s| {
+                known.extend(sizes.get(s).and_then(|(n, _)| Some((s.clone(), i64::try_from(n).ok()?))));
+            });
+            if let Some(n) = e.eval(&known).filter(|&n| usize::try_from(n) != Ok(size)) {
+                let what = format!("its axis {axis} has {size}, but `{e}` is {n}");
+                return Err(Error::Input { name: port.name.clone(), expected: port.ty.to_string(), what });
             }
         }
     }

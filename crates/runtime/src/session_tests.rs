@@ -42,6 +42,25 @@ fn inputs_by_name_position_and_order_are_the_same() {
     }
 }
 
+/// A mask of one key would broadcast where one of all keys is declared, and hide nothing.
+#[test]
+fn sizes_made_of_others_are_what_those_make() {
+    let s = model(
+        "graph @main(%past: f32[P], %new: f32[N], %mask: f32[P+N]) -> (%y) {\n\
+         %all: f32[P+N] = concat %past, %new {axis=0}\n\
+         %y: f32[P+N] = add %all, %mask\n}",
+    )
+    .session()
+    .unwrap();
+    let run =
+        |mask: usize| s.run([f32s(&[2], &[1.0; 2]), f32s(&[1], &[2.0]), f32s(&[mask], &vec![1.0; mask])]);
+    assert_eq!(*run(3).unwrap().tensor("y").unwrap().to_slice::<f32>().unwrap(), [2.0, 2.0, 3.0]);
+    for mask in [0, 1, 4] {
+        let e = run(mask).unwrap_err().to_string();
+        assert!(e.contains("mask") && e.contains(&format!("axis 0 has {mask}, but `N+P` is 3")), "{e}");
+    }
+}
+
 #[test]
 fn inner_values_come_after_the_outputs() {
     for level in Optimization::ALL {

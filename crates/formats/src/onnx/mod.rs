@@ -20,6 +20,7 @@ mod lower;
 mod parse;
 pub mod proto;
 mod schema;
+mod sizes;
 mod sparse;
 mod tensor;
 mod value;

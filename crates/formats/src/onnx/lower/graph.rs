@@ -4,6 +4,7 @@ use crate::{
         FunctionId, Model,
         function::plain_domain,
         proto::{GraphProto, NodeProto, ValueInfoProto},
+        sizes,
         walk::{self, Item},
     },
     text::quoted,
@@ -126,23 +127,36 @@ fn check_operators(model: &Model) -> Result<(), LowerError> {
 impl<'m> Lowerer<'m> {
     fn main_graph(&mut self, g: &'m GraphProto) -> Result<(), LowerError> {
         let constants = initializer_names(g);
-        for input in &g.input {
-            // Before IR version 4 initializers were listed as inputs too: as defaults, which we take.
-            if constants.contains(input.name.as_str()) {
-                continue;
-            }
+        let mut inputs = vec![];
+        // Before IR version 4 initializers were listed as inputs too: as defaults, which we take.
+        for input in g.input.iter().filter(|i| !constants.contains(i.name.as_str())) {
             let Some(ty) = declared(input)? else {
                 return Err(LowerError::Name(format!("input {} has no element type", quoted(&input.name))));
             };
             for d in dims(&ty) {
                 if let Dim::Sym(e) = d {
-                    e.for_each_symbol(&mut |s| {
-                        self.named.insert(s.clone());
-                    });
+                    self.named.extend(e.as_symbol().cloned());
                 }
             }
-            let v = self.scopes.builder().input(&input.name, ty)?;
-            self.scopes.define(&input.name, v)?;
+            inputs.push((&input.name, ty));
+        }
+        // Two sizes that are the same must not hide behind two names, one of which says that they are.
+        let made_of_others = |d: &Dim| match d {
+            Dim::Sym(e) => sizes::sum(e.as_symbol()?).filter(|e| sizes::made_of(e, &self.named)),
+            _ => None,
+        };
+        for (_, ty) in &mut inputs {
+            if let Type::Tensor(TensorType { dims: Some(dims), .. }) = ty {
+                for d in dims.iter_mut() {
+                    *d = made_of_others(d).map_or_else(|| d.clone(), Dim::from);
+                }
+            }
+        }
+        let named = self.named.clone();
+        self.named.retain(|s| sizes::sum(s).is_none_or(|e| !sizes::made_of(&e, &named)));
+        for (name, ty) in inputs {
+            let v = self.scopes.builder().input(name, ty)?;
+            self.scopes.define(name, v)?;
         }
         self.contents(g)?;
         for out in &g.output {

@@ -4,11 +4,12 @@ use crate::onnx::{
         Dimension, DimensionValue, OptionalType, SequenceType, TensorShapeProto, TensorType, TypeProto,
         TypeValue, ValueInfoProto,
     },
+    sizes,
 };
 use tensormill_ir::{Dim, Type};
 use tensormill_tensor::DType;
 
-/// The message of a type. Sizes that are more than a name (`2*N`) are left open: a reader infers them.
+/// The message of a type. Sizes that are more than a name or a sum are left open: a reader infers them.
 pub(super) fn write_type(ty: &Type) -> TypeProto {
     let value = match ty {
         Type::Tensor(t) => TypeValue::Tensor(TensorType {
@@ -25,7 +26,13 @@ pub(super) fn write_type(ty: &Type) -> TypeProto {
 fn write_dim(d: &Dim) -> Dimension {
     let value = match d {
         Dim::Known(n) => i64::try_from(*n).ok().map(DimensionValue::Size),
-        Dim::Sym(e) => e.as_symbol().map(|s| DimensionValue::Name(s.to_string())),
+        Dim::Sym(e) => match e.as_symbol() {
+            Some(s) => Some(DimensionValue::Name(s.to_string())),
+            None => {
+                let spelled = e.to_string();
+                (sizes::sum(&spelled).as_ref() == Some(e)).then_some(DimensionValue::Name(spelled))
+            }
+        },
         Dim::Unknown => None,
     };
     Dimension { value, ..Dimension::default() }
