@@ -329,7 +329,7 @@ pub(crate) fn matmul_integer(p: &Prep<'_>) -> Built {
         let x = Bytes { data: c.view(0)?.bytes, signed: a_signed };
         let scaling = Scaling { x_scale: 1.0, x_zero: zero(c, 2, a_signed)?, scales: &[], bias: &[] };
         let pool = c.pool;
-        let out = Output::Sums(c.out::<i32>(0)?);
+        let out = Output::Sums { out: c.out::<i32>(0)?, pitch: columns };
         Ok(kernel::conv::linear(pool, rows, x, depth, &packed, &scaling, out)?)
     })?;
     native.packed = Some(1);

@@ -86,11 +86,15 @@ fn ways(
             let (packed, order) =
                 (ByteWeights::pack(p.pool, matrix).ok()?, kernel::Order::Pixels(matrix.channels));
             return least(|| {
-                kernel::conv::conv(p.pool, shape, x, order, &packed, &scaling, Output::Sums(&mut out))
+                let output = Output::Sums { out: &mut out, pitch: matrix.columns };
+                kernel::conv::conv(p.pool, shape, x, order, &packed, &scaling, output)
             });
         };
         let packed = WinogradWeights::pack(p.pool, tiles, matrix).ok()?;
-        least(|| winograd::conv(p.pool, shape, x, matrix.channels, &packed, &scaling, Output::Sums(&mut out)))
+        least(|| {
+            let output = Output::Sums { out: &mut out, pitch: matrix.columns };
+            winograd::conv(p.pool, shape, x, matrix.channels, &packed, &scaling, output)
+        })
     });
     best.into_iter().collect()
 }

@@ -17,7 +17,7 @@ use crate::threads::Shards;
 
 /// Where results go, for all tasks.
 pub(super) enum Target<'a> {
-    Sums(Shards<'a, i32>),
+    Sums(Shards<'a, i32>, usize),
     Floats(Shards<'a, f32>, usize, Parts<'a>),
     /// Everything happens in registers.
     Bytes(Shards<'a, u8>, usize, Steps),
@@ -50,7 +50,7 @@ pub(super) fn with(
     run: impl FnOnce(&Finish<'_>, &Target<'_>) -> Result<(), KernelError>,
 ) -> Result<(), KernelError> {
     let one_or_each = |n: usize| n == 1 || n == columns;
-    if !matches!(output, Output::Sums(_)) && !one_or_each(s.scales.len()) {
+    if !matches!(output, Output::Sums { .. }) && !one_or_each(s.scales.len()) {
         return Err(KernelError::Shape("integer product: one scale, or one for each column"));
     }
     if !(s.bias.is_empty() || s.bias.len() == columns) {
@@ -86,9 +86,9 @@ impl<'a> Target<'a> {
             Ok(())
         };
         Ok(match output {
-            Output::Sums(out) => {
-                room(out.len(), columns)?;
-                (Target::Sums(Shards::new(out)), 1.0)
+            Output::Sums { out, pitch } => {
+                room(out.len(), pitch)?;
+                (Target::Sums(Shards::new(out), pitch), 1.0)
             }
             Output::Floats { out, pitch, epilogue } => {
                 room(out.len(), pitch)?;
@@ -130,24 +130,16 @@ impl<'a> Target<'a> {
         match self {
             Target::Floats(_, _, parts) if parts.complete() => MAX_ROWS * parts.together(),
             Target::Floats(..) | Target::Later(..) => Side::rows(p.columns),
-            Target::Sums(_) | Target::Bytes(..) => MAX_ROWS,
+            Target::Sums(..) | Target::Bytes(..) => MAX_ROWS,
         }
     }
 
     /// Where a tile of the panel's columns puts its results, its first row being this one, while so many others wait.
-    /// `columns` are all that there are.
     #[inline(always)]
-    pub(super) fn to(
-        &self,
-        row: usize,
-        p: &Panel,
-        columns: usize,
-        side: &mut Option<Side>,
-        waiting: usize,
-    ) -> To {
+    pub(super) fn to(&self, row: usize, p: &Panel, side: &mut Option<Side>, waiting: usize) -> To {
         let at = |pitch: usize| row * pitch + p.column;
         match self {
-            Target::Sums(out) => To::Sums { to: out.as_ptr().wrapping_add(at(columns)), pitch: columns },
+            Target::Sums(out, pitch) => To::Sums { to: out.as_ptr().wrapping_add(at(*pitch)), pitch: *pitch },
             Target::Bytes(out, pitch, steps) => {
                 To::Bytes { to: out.as_ptr().wrapping_add(at(*pitch)), pitch: *pitch, steps: *steps }
             }

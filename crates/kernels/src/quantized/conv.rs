@@ -56,8 +56,13 @@ pub struct Scaling<'a> {
 /// What is made of a product's sums.
 #[derive(Debug)]
 pub enum Output<'a> {
-    /// The sums themselves, without scales; dense.
-    Sums(&'a mut [i32]),
+    /// The sums themselves, without scales.
+    Sums {
+        /// The result.
+        out: &'a mut [i32],
+        /// Elements from one row to the next.
+        pitch: usize,
+    },
     /// Real numbers.
     Floats {
         /// The result.
@@ -462,7 +467,7 @@ impl Block<'_> {
                     *to = copy.as_ptr().wrapping_add(window as usize);
                 }
                 let row = first + rows.start;
-                let to = self.target.to(row, p, self.w.columns, &mut side, waiting);
+                let to = self.target.to(row, p, &mut side, waiting);
                 waiting += rows.len();
                 let tile = Tile {
                     rows: &starts[..rows.len()],

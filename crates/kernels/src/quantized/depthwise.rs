@@ -1,6 +1,6 @@
 //! Convolution of every channel by itself, in bytes.
 //!
-//! The common windows go from bytes to bytes in words. For the others rows become floats once, for a band of
+//! The common windows are summed up in words. For the others rows become floats once, for a band of
 //! outputs, in which sums of so few products of bytes are exact, and the kernel for floats does the rest.
 
 mod direct;
@@ -29,7 +29,7 @@ use crate::threads::{Pool, Shards};
 /// Floats of a band's rows: about a quarter of the second-level cache.
 const REGION: usize = 32 * 1024;
 /// Most taps whose sums are exact in floats.
-const MOST_TAPS: usize = 256;
+pub const MOST_TAPS: usize = 256;
 
 /// Sums of a band as real numbers or bytes.
 struct Finish<'a> {
@@ -97,8 +97,30 @@ impl Job for Later<'_> {
     }
 }
 
+/// Whole numbers as such.
+struct Whole<'a> {
+    x: &'a [f32],
+    to: *mut i32,
+}
+
+impl Job for Whole<'_> {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<S: Sums>(self) {
+        let (whole, rest) = self.x.split_at(self.x.len() / S::LANES * S::LANES);
+        for (i, x) in whole.chunks_exact(S::LANES).enumerate() {
+            // SAFETY: there is room for as many numbers.
+            unsafe { S::nearest(S::Floats::load(x.as_ptr())).store(self.to.add(i * S::LANES)) }
+        }
+        for (i, &x) in rest.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { self.to.add(whole.len() + i).write(x as i32) }
+        }
+    }
+}
+
 /// Convolves every channel of `x` (`[batch, height, width, channels]`) by itself. The weights are whole numbers
-/// less their zero points; the scales are those of the channels. Sums cannot be asked for.
+/// less their zero points; the scales are those of the channels. The result is dense.
 pub fn depthwise(
     pool: &Pool,
     shape: &ConvShape,
@@ -116,13 +138,15 @@ pub fn depthwise(
     if s.taps() > MOST_TAPS {
         return Err(KernelError::Shape("depthwise in bytes: too many taps"));
     }
-    if scaling.scales.len() != 1 && scaling.scales.len() != columns {
+    let unscaled = matches!(output, Output::Sums { .. });
+    if !unscaled && scaling.scales.len() != 1 && scaling.scales.len() != columns {
         return Err(KernelError::Shape("depthwise in bytes: one scale, or one for each channel"));
     }
     if !(scaling.bias.is_empty() || scaling.bias.len() == columns) {
         return Err(KernelError::Shape("depthwise in bytes: a bias for each channel"));
     }
     enum Target<'a> {
+        Sums(Shards<'a, i32>),
         Floats(Shards<'a, f32>, Epilogue<'a>),
         Bytes(Shards<'a, u8>, Steps),
         Later(Shards<'a, u8>, Epilogue<'a>, Steps, f32),
@@ -137,7 +161,10 @@ pub fn depthwise(
     };
     let mut per_step = 1.0;
     let target = match output {
-        Output::Sums(_) => return Err(KernelError::Shape("depthwise in bytes gives no sums")),
+        Output::Sums { out, pitch } => {
+            dense(out.len(), pitch)?;
+            Target::Sums(Shards::new(out))
+        }
         Output::Floats { out, pitch, epilogue } => {
             dense(out.len(), pitch)?;
             epilogue.check(pixels, columns, out.len())?;
@@ -164,9 +191,16 @@ pub fn depthwise(
         return Ok(());
     }
     exact("activation", x.data, s.input_len())?;
-    let direct = direct::serves(s, x, scaling, per_step);
-    if let (Target::Bytes(out, steps), Some(pairs), true) = (&target, pairs, direct) {
-        return direct::depthwise(pool, level, s, x, pairs, scaling, per_step, (out, *steps));
+    let to = match &target {
+        Target::Sums(out) => Some(direct::To::Sums(out)),
+        Target::Bytes(out, steps) => Some(direct::To::Bytes(out, *steps)),
+        Target::Floats(out, epilogue) => {
+            limits(epilogue.steps).map(|(low, high)| direct::To::Floats(out, [low, high]))
+        }
+        Target::Later(..) => None,
+    };
+    if let (Some(to), Some(pairs), true) = (to, pairs, direct::serves(s, x, scaling, per_step)) {
+        return direct::depthwise(pool, level, s, x, pairs, scaling, per_step, to);
     }
     let ([_, oh, ow], [_, h, w]) = (s.output, s.input);
     let (fused, _) = Fused::split(Epilogue::NONE);
@@ -184,7 +218,8 @@ pub fn depthwise(
     let done = scratch::with(2 * columns, |reals| {
         let (scales, bias) = reals.split_at_mut(columns);
         for (j, to) in scales.iter_mut().enumerate() {
-            *to = scaling.x_scale * scaling.scales[if scaling.scales.len() == 1 { 0 } else { j }] / per_step;
+            let scale = scaling.scales.get(if scaling.scales.len() == 1 { 0 } else { j });
+            *to = scaling.x_scale * scale.copied().unwrap_or(1.0) / per_step;
         }
         bias.fill(0.0);
         bias.iter_mut().zip(scaling.bias).for_each(|(to, b)| *to = b / per_step);
@@ -225,6 +260,11 @@ pub fn depthwise(
                 unsafe { job.run() };
                 let pixel = (image * oh + first) * ow;
                 let at = pixel * columns;
+                if let Target::Sums(out) = &target {
+                    // SAFETY: bands are disjoint, and inside the result, whose length was checked.
+                    let to = unsafe { out.as_ptr().add(at) };
+                    return form::run(Form::Words, level, Whole { x: sums, to });
+                }
                 let bytes = match &target {
                     // SAFETY: bands are disjoint, and inside the result, whose length was checked.
                     Target::Bytes(out, steps) => Some((*steps, unsafe { out.as_ptr().add(at) })),
@@ -245,7 +285,7 @@ pub fn depthwise(
                         let to = unsafe { out.as_ptr().add(at) };
                         form::run(Form::Words, level, Later { x: sums, scale: *scale, steps: *steps, to });
                     }
-                    Target::Bytes(..) => {}
+                    Target::Sums(_) | Target::Bytes(..) => {}
                 }
             }));
         };

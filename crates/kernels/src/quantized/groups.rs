@@ -79,7 +79,7 @@ impl GroupWeights {
 }
 
 /// A convolution in groups. Rows of the operand, `pitch` apart, and of the result are pixels; its padding stands for
-/// zeros. The result is not bare sums.
+/// zeros.
 pub fn conv_in_groups(
     pool: &Pool,
     s: &ConvShape,
@@ -108,7 +108,7 @@ pub fn conv_in_groups(
         };
         let mut room = [Step::Unary(crate::elementwise::UnaryOp::Relu); MAX_STEPS];
         let output = match &mut output {
-            Output::Sums(_) => return Err(KernelError::Shape("convolution in groups: bare sums")),
+            Output::Sums { out, pitch } => Output::Sums { out: rest(out, columns.start)?, pitch: *pitch },
             Output::Floats { out, pitch, epilogue } => {
                 let epilogue = part(*epilogue, &columns, s.out_channels, &mut room)?;
                 Output::Floats { out: rest(out, columns.start)?, pitch: *pitch, epilogue }
@@ -230,6 +230,10 @@ mod tests {
                     let want = ((sums[i] as f32 * (0.5 * scales[j]) + bias[j] + residual[i]) * factors[j]).max(0.0);
                     prop_assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{level:?} {i}: {got} {want}");
                 }
+                let mut out = vec![i32::MIN; pixels * to];
+                let output = Output::Sums { out: &mut out, pitch: to };
+                conv_in_groups(&pool, &shape, bytes, pitch, &packed, &scaling, output).unwrap();
+                prop_assert_eq!(&out, &sums, "{:?}", level);
                 let mut out = vec![0u8; pixels * to];
                 let to_bytes = Quantized { scale: 0.25, zero: 3, signed: false };
                 let output = Output::Bytes { out: &mut out, pitch: to, epilogue: Epilogue::NONE, to: to_bytes };
@@ -261,7 +265,8 @@ mod tests {
         let other = ConvShape::new(1, 4, 4, 2, &[3, 3], &[Window::new(1); 2]).unwrap();
         let mut out = vec![0.0; 54];
         assert!(conv_in_groups(&pool, &other, x, 4, &w, &s, floats(&mut out)).is_err());
-        assert!(conv_in_groups(&pool, &shape, x, 4, &w, &s, Output::Sums(&mut [0; 54])).is_err());
+        let short = Output::Sums { out: &mut [0; 53], pitch: 6 };
+        assert!(conv_in_groups(&pool, &shape, x, 4, &w, &s, short).is_err());
         conv_in_groups(&pool, &shape, x, 4, &w, &s, floats(&mut out)).unwrap();
     }
 }

@@ -189,6 +189,10 @@ fn planes(c: &Case) -> Vec<u8> {
     out
 }
 
+fn sums(out: &mut [i32], pitch: usize) -> Output<'_> {
+    Output::Sums { out, pitch }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -196,7 +200,7 @@ proptest! {
     #[test]
     fn convolutions_are_exact(c in case(), threads in 1usize..4, apart in 0usize..4) {
         let expected = c.sums();
-        let channels = c.shape.in_channels;
+        let (channels, columns) = (c.shape.in_channels, c.shape.out_channels);
         let pitch = channels + apart;
         let mut spread = vec![99u8; c.x.len() / channels * pitch];
         for (to, from) in spread.chunks_exact_mut(pitch).zip(c.x.chunks_exact(channels)) {
@@ -210,7 +214,7 @@ proptest! {
             for (data, order) in [(&spread, Order::Pixels(pitch)), (&by_plane, Order::Planes)] {
                 let mut out = vec![i32::MIN; expected.len()];
                 let x = Bytes { data, signed: c.x_signed };
-                conv::conv(&pool, &c.shape, x, order, &w, &s, Output::Sums(&mut out)).unwrap();
+                conv::conv(&pool, &c.shape, x, order, &w, &s, sums(&mut out, columns)).unwrap();
                 prop_assert_eq!(&out, &expected, "{:?} {:?} {:?}", level, way, order);
             }
         }
@@ -296,7 +300,7 @@ proptest! {
                 let mut out = vec![i32::MIN; rows * columns];
                 let x = row.repeat(rows);
                 let x = Bytes { data: &x, signed: false };
-                conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
+                conv::linear(&pool, rows, x, depth, &w, &s, sums(&mut out, columns)).unwrap();
                 prop_assert!(out.chunks_exact(columns).all(|o| o == expected), "{:?} {:?} {}", level, way, rows);
             }
         }
@@ -323,7 +327,7 @@ fn every_depth_is_exact_at_the_ends() {
                 let s = Scaling { x_scale: 1.0, x_zero: x_zero as i32, scales: &[], bias: &[] };
                 let mut out = vec![0; rows * columns];
                 let x = Bytes { data: &x, signed: false };
-                conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
+                conv::linear(&pool, rows, x, depth, &w, &s, sums(&mut out, columns)).unwrap();
                 assert!(out.iter().all(|&o| i64::from(o) == sum), "{level:?} {way:?} {depth}");
             }
         }
@@ -500,7 +504,7 @@ fn packed_weights_come_back() {
             let mut out = vec![0; 3 * 29];
             let s = Scaling { x_scale: 1.0, x_zero: 7, scales: &[], bias: &[] };
             let x = Bytes { data: &x, signed: false };
-            conv::linear(&pool, 3, x, 640, &w, &s, Output::Sums(&mut out)).unwrap();
+            conv::linear(&pool, 3, x, 640, &w, &s, sums(&mut out, 29)).unwrap();
             (out, format!("{:?}", w.form))
         });
         assert_eq!(results[0], results[1]);

@@ -326,7 +326,7 @@ impl<const SIDE: usize, const REACH: usize> Multiply<'_, SIDE, REACH> {
         let none = [std::ptr::null(); SIDE];
         for (y, line) in outputs.0.iter().enumerate().take(lines) {
             let row = (image * height + top + y) * width + left;
-            let to = run.target.to(row, p, run.w.columns, side, y * pixels);
+            let to = run.target.to(row, p, side, y * pixels);
             let tile = super::tile::Tile {
                 rows: &none[..pixels],
                 runs: &[],

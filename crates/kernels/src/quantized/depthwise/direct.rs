@@ -1,4 +1,4 @@
-//! The common windows straight from bytes to bytes.
+//! The common windows straight from bytes to bytes, sums or real numbers.
 //!
 //! A block is a few neighbouring outputs of a row by two vectors of channels. Taps go in pairs, whose bytes become
 //! words side by side that one instruction multiplies and adds up: those of two rows, and in a row that is left over
@@ -24,6 +24,8 @@ use std::ops::Range;
 const ACROSS: usize = 6;
 /// Least outputs of a block.
 const FEW: usize = ACROSS / 2;
+/// Most lanes of a vector.
+const MAX_LANES: usize = 16;
 /// Most rows of taps.
 const MOST_ROWS: usize = 16;
 /// Most outputs of a row with taps outside of the image.
@@ -54,6 +56,28 @@ fn zero_byte(x: Bytes<'_>, zero: i32) -> Option<u8> {
     if x.signed { i8::try_from(zero).ok().map(|z| z as u8) } else { u8::try_from(zero).ok() }
 }
 
+/// Where results go.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// The sums themselves.
+    Sums(&'a Shards<'a, i32>),
+    /// Real numbers between two limits.
+    Floats(&'a Shards<'a, f32>, [f32; 2]),
+    /// Steps of quantization.
+    Bytes(&'a Shards<'a, u8>, Steps),
+}
+
+impl To<'_> {
+    /// The first result, and the bytes of one.
+    fn first(&self) -> (*mut u8, usize) {
+        match self {
+            To::Sums(out) => (out.as_ptr().cast(), 4),
+            To::Floats(out, _) => (out.as_ptr().cast(), 4),
+            To::Bytes(out, _) => (out.as_ptr(), 1),
+        }
+    }
+}
+
 /// Whether [`depthwise`] has a way for these sizes and scales: all results, counted in steps, are to fit 32 bits.
 pub(super) fn serves(s: &ConvShape, x: Bytes<'_>, scaling: &Scaling<'_>, per_step: f32) -> bool {
     let window = (s.kernel[2] == 3 || s.kernel[2] == 5) && s.strides[2] <= 2 && s.dilations[2] == 1;
@@ -67,8 +91,8 @@ pub(super) fn serves(s: &ConvShape, x: Bytes<'_>, scaling: &Scaling<'_>, per_ste
         && scaling.bias.iter().all(|b| (b / per_step).abs() < 1e9)
 }
 
-/// Convolves every channel by itself, where that is served. There is room for the results, which are `steps` of
-/// `per_step` each.
+/// Convolves every channel by itself, where that is served. There is room for the results; those that are bytes are
+/// steps of `per_step` each, and it is 1 for the others.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn depthwise(
     pool: &Pool,
@@ -78,7 +102,7 @@ pub(super) fn depthwise(
     pairs: &Pairs,
     scaling: &Scaling<'_>,
     per_step: f32,
-    (out, steps): (&Shards<'_, u8>, Steps),
+    to: To<'_>,
 ) -> Result<(), KernelError> {
     let Some(zero) = zero_byte(x, scaling.x_zero) else {
         return Err(KernelError::Shape("a zero point outside the type's range"));
@@ -94,6 +118,7 @@ pub(super) fn depthwise(
         let (lanes, plain) = reals.split_at_mut(2 * all);
         let (scales, bias) = plain.split_at_mut(channels);
         match scaling.scales {
+            [] => scales.fill(1.0),
             [one] => scales.fill(*one),
             each => scales.copy_from_slice(each),
         }
@@ -115,8 +140,8 @@ pub(super) fn depthwise(
                 error.note(scratch::with_plain::<u8, _>(w * channels, |outside| {
                     outside.fill(zero);
                     let interior = interior.clone();
-                    let finish = (starts, scales, bias, steps);
-                    let job = Lines { s, x, pairs, interior, outside, finish, out, tasks, chunk };
+                    let finish = (starts, scales, bias);
+                    let job = Lines { s, x, pairs, interior, outside, finish, to, tasks, chunk };
                     job.run(level);
                 }));
             });
@@ -135,8 +160,8 @@ struct Lines<'a> {
     /// A row of the input of nothing.
     outside: &'a [u8],
     /// What sums begin with, in the interior and at the ends of a row, and what becomes of them; all for each lane.
-    finish: (&'a [i32], &'a [f32], &'a [f32], Steps),
-    out: &'a Shards<'a, u8>,
+    finish: (&'a [i32], &'a [f32], &'a [f32]),
+    to: To<'a>,
     tasks: Range<usize>,
     /// Groups of a task.
     chunk: usize,
@@ -206,7 +231,8 @@ impl Lines<'_> {
         for (i, ky) in taps.enumerate() {
             starts[ky] = self.x.data[(image * h + y + i * s.dilations[1]) * w * channels..].as_ptr();
         }
-        let out = self.out.as_ptr().wrapping_add(line * ow * channels);
+        let (out, size) = self.to.first();
+        let out = |ox: usize| out.wrapping_add((line * ow + ox) * channels * size);
         let all = self.pairs.groups * self.pairs.group;
         let mut at = [std::ptr::null(); MOST_ROWS];
         // Too few for a block are one by one, too.
@@ -221,7 +247,7 @@ impl Lines<'_> {
             }
             let place = Place {
                 rows: &at[..count],
-                out: out.wrapping_add(ox * channels),
+                out: out(ox),
                 starts: self.finish.0[edge * all..].as_ptr(),
                 tap: taps.start,
             };
@@ -235,12 +261,7 @@ impl Lines<'_> {
             for i in 0..count {
                 at[i] = starts[i].wrapping_add((ox * ST - s.pads[2]) * channels);
             }
-            let place = Place {
-                rows: &at[..count],
-                out: out.wrapping_add(ox * channels),
-                starts: self.finish.0.as_ptr(),
-                tap: 0,
-            };
+            let place = Place { rows: &at[..count], out: out(ox), starts: self.finish.0.as_ptr(), tap: 0 };
             // SAFETY: these outputs have all their taps inside the input.
             unsafe {
                 match end - ox {
@@ -334,7 +355,7 @@ impl Lines<'_> {
                     pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
                     let _ = a;
                 }
-                self.finish(&acc, lane, place.out.add(channel));
+                self.finish(&acc, lane, channel, place.out);
             }
         }
     }
@@ -368,20 +389,54 @@ impl Lines<'_> {
                     let (a, w) = (row.wrapping_add(channel), w.add(width.div_ceil(2) * each));
                     acc = two_rows::<S, SIGNED>(acc, a, a, w, pitch, columns);
                 }
-                self.finish(&[acc], lane, place.out.add(channel));
+                self.finish(&[acc], lane, channel, place.out);
             }
         }
     }
 
-    /// Turns the sums of outputs into bytes.
+    /// Turns the sums of outputs, the first of which begins at `out`, into results.
     ///
     /// # Safety
-    /// As [`Lines::block`], `lane` and `out` being those of the group.
+    /// As [`Lines::block`], `lane` and `channel` being those of the group.
     #[inline(always)]
-    unsafe fn finish<S: Paired, const P: usize>(&self, acc: &[[S; 2]; P], lane: usize, out: *mut u8) {
-        let (_, scales, bias, steps) = self.finish;
+    unsafe fn finish<S: Paired, const P: usize>(
+        &self,
+        acc: &[[S; 2]; P],
+        lane: usize,
+        channel: usize,
+        out: *mut u8,
+    ) {
+        let (_, scales, bias) = self.finish;
+        let pitch = self.s.in_channels;
         // SAFETY: there are scales and biases for all lanes; results are those of the caller.
         unsafe {
+            let steps = match self.to {
+                To::Bytes(_, steps) => steps,
+                To::Sums(_) => {
+                    let mut room = [[0i32; MAX_LANES]; 2];
+                    for (p, acc) in acc.iter().enumerate() {
+                        acc[0].store(room[0].as_mut_ptr());
+                        acc[1].store(room[1].as_mut_ptr());
+                        in_order::<S, _>(&room, out.cast::<i32>().add(p * pitch + channel));
+                    }
+                    return;
+                }
+                To::Floats(_, [low, high]) => {
+                    let mut room = [[0f32; MAX_LANES]; 2];
+                    let limits = [S::Floats::splat(low), S::Floats::splat(high)];
+                    for (p, acc) in acc.iter().enumerate() {
+                        for (v, room) in room.iter_mut().enumerate() {
+                            let at = lane + v * S::LANES;
+                            let x = S::Floats::mul(acc[v].to_floats(), load::<S>(scales, at));
+                            let x = S::Floats::add(x, load::<S>(bias, at));
+                            S::Floats::min(S::Floats::max(x, limits[0]), limits[1]).store(room.as_mut_ptr());
+                        }
+                        in_order::<S, _>(&room, out.cast::<f32>().add(p * pitch + channel));
+                    }
+                    return;
+                }
+            };
+            let out = out.add(channel);
             let lanes = [lane, lane + S::LANES];
             let scales = [load::<S>(scales, lanes[0]), load::<S>(scales, lanes[1])];
             let bias = [load::<S>(bias, lanes[0]), load::<S>(bias, lanes[1])];
@@ -424,6 +479,23 @@ unsafe fn two_rows<S: Paired, const SIGNED: bool>(
         }
     }
     acc
+}
+
+/// Writes the lanes of two vectors as [`paired::place`] has their channels.
+///
+/// # Safety
+/// There is room for them.
+#[inline(always)]
+unsafe fn in_order<S: Paired, T: Copy>(lanes: &[[T; MAX_LANES]; 2], to: *mut T) {
+    for (v, from) in lanes.iter().enumerate() {
+        for four in 0..S::LANES / 4 {
+            // SAFETY: forwarded; four lanes in a row are four channels in a row.
+            unsafe {
+                let to = to.add(paired::place(v, 4 * four));
+                std::ptr::copy_nonoverlapping(from.as_ptr().add(4 * four), to, 4);
+            }
+        }
+    }
 }
 
 /// The results of sums as the nearest whole numbers, which fit 32 bits.

@@ -140,6 +140,16 @@ proptest! {
             };
             (stepped.round_ties_even() + to.zero as f32).clamp(low, high) as i64
         }).collect();
+        let reals: Vec<f32> = sums.iter().enumerate().map(|(i, &sum)| {
+            let j = i % channels;
+            let x = sum as f32 * (0.02 * scales[if one { 0 } else { j }]) + bias.get(j).copied().unwrap_or(0.0);
+            match kind {
+                0 => x,
+                1 => x.max(0.0),
+                2 => x.clamp(-1.0, 6.0),
+                _ => (-x).max(0.0),
+            }
+        }).collect();
         for level in Level::available() {
             let pool = Pool::new(threads).unwrap().with_level(level);
             let words = ByteDepthwise::pack(level, &c.shape, &raw).unwrap();
@@ -152,6 +162,15 @@ proptest! {
                 for (i, (&got, &expected)) in out.iter().zip(&expected).enumerate() {
                     prop_assert_eq!(number(got, signed), expected, "{} in {} at {:?}", i, way, level);
                 }
+                let mut out = vec![i32::MIN; sums.len()];
+                let output = Output::Sums { out: &mut out, pitch: channels };
+                let unscaled = Scaling { scales: &[], bias: &[], ..s };
+                depthwise(&pool, &c.shape, x, &weights, &unscaled, output).unwrap();
+                prop_assert!(out.iter().map(|&x| i64::from(x)).eq(sums.iter().copied()), "{} at {:?}", way, level);
+                let mut out = vec![f32::NAN; sums.len()];
+                let output = Output::Floats { out: &mut out, pitch: channels, epilogue: Epilogue::new(steps) };
+                depthwise(&pool, &c.shape, x, &weights, &s, output).unwrap();
+                prop_assert_eq!(&out, &reals, "{} at {:?}", way, level);
             }
         }
     }

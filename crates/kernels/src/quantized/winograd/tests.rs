@@ -123,6 +123,10 @@ fn case(largest: usize, channels: usize) -> impl Strategy<Value = Case> {
     })
 }
 
+fn sums(out: &mut [i32], pitch: usize) -> Output<'_> {
+    Output::Sums { out, pitch }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
@@ -145,7 +149,7 @@ proptest! {
                 let w = WinogradWeights::pack(&pool, tiles, &c.matrix()).unwrap();
                 let mut out = vec![i32::MIN; expected.len()];
                 let x = Bytes { data: &spread, signed: c.x_signed };
-                conv(&pool, s, x, pitch, &w, &c.scaling(&[], &[]), Output::Sums(&mut out)).unwrap();
+                conv(&pool, s, x, pitch, &w, &c.scaling(&[], &[]), sums(&mut out, s.out_channels)).unwrap();
                 prop_assert_eq!(&out, &expected, "{:?} {:?}", level, tiles);
             }
         }
@@ -174,7 +178,7 @@ proptest! {
         for level in Level::available() {
             let pool = Pool::new(threads).unwrap().with_level(level);
             let mut expected = (vec![7i32; c.shape.output_len()], vec![7f32; len], vec![7u8; len]);
-            c.direct(&pool, &s, Output::Sums(&mut expected.0));
+            c.direct(&pool, &s, sums(&mut expected.0, columns));
             c.direct(&pool, &s, Output::Floats { out: &mut expected.1, pitch, epilogue });
             c.direct(&pool, &s, Output::Bytes { out: &mut expected.2, pitch, epilogue, to });
             for tiles in BOTH {
@@ -185,7 +189,7 @@ proptest! {
                 let w = WinogradWeights::pack(&pool, tiles, &c.matrix()).unwrap();
                 let mut out = (vec![8i32; c.shape.output_len()], vec![7f32; len], vec![7u8; len]);
                 let ic = c.shape.in_channels;
-                conv(&pool, &c.shape, c.bytes(), ic, &w, &s, Output::Sums(&mut out.0)).unwrap();
+                conv(&pool, &c.shape, c.bytes(), ic, &w, &s, sums(&mut out.0, columns)).unwrap();
                 let output = Output::Floats { out: &mut out.1, pitch, epilogue };
                 conv(&pool, &c.shape, c.bytes(), ic, &w, &s, output).unwrap();
                 let output = Output::Bytes { out: &mut out.2, pitch, epilogue, to };
@@ -231,7 +235,7 @@ fn the_largest_outputs_are_exact() {
                 let pool = Pool::serial().with_level(level);
                 let w = WinogradWeights::pack(&pool, tiles, &c.matrix()).unwrap();
                 let mut out = vec![0; c.shape.output_len()];
-                let output = Output::Sums(&mut out);
+                let output = sums(&mut out, c.shape.out_channels);
                 conv(&pool, &c.shape, c.bytes(), channels, &w, &c.scaling(&[], &[]), output).unwrap();
                 let mut at = out.iter();
                 for y in 0..5 {
@@ -294,7 +298,7 @@ fn other_shapes_are_refused() {
         let x = Bytes { data: &[0; 4 * 81], signed: false };
         let s = Scaling { x_scale: 1.0, x_zero: 0, scales: &[], bias: &[] };
         let mut out = vec![0; other.output_len()];
-        assert!(conv(&Pool::serial(), &other, x, 4, &w, &s, Output::Sums(&mut out)).is_err());
+        assert!(conv(&Pool::serial(), &other, x, 4, &w, &s, sums(&mut out, other.out_channels)).is_err());
     }
 }
 
