@@ -177,6 +177,11 @@ impl Binder<'_> {
                 let own = Wanted { order: Order::ChannelsLast, shape: self.ty(x)?.1.clone() };
                 Some((node.op.clone(), vec![Some(own), plain(ins.get(1)?)?]))
             }
+            // Bytes lie as the numbers do; their scale and zero point are single numbers.
+            Op::DynamicQuantize(_) if is_last(x) && image(x) => {
+                let own = Wanted { order: Order::ChannelsLast, shape: self.ty(x)?.1.clone() };
+                Some((node.op.clone(), vec![Some(own)]))
+            }
             Op::MaxPool(_) if bytes(x) => {
                 let own = Wanted { order: Order::ChannelsLast, shape: self.ty(x)?.1.clone() };
                 Some((node.op.clone(), vec![Some(own)]))
