@@ -1,4 +1,4 @@
-use super::is_single;
+use super::{is_single, product::MOST_AXES};
 use crate::{
     fuse::conv::per_channel,
     pass::Numerics,
@@ -188,6 +188,9 @@ impl Rule for DynamicConv {
         }
         let w = find!(g.constant(find!(s.node.input(1))));
         let channels = *find!(w.shape().first());
+        if w.shape().rank() > MOST_AXES {
+            return Outcome::Declined("sums over three spatial axes are scaled by themselves");
+        }
         if w.len() / channels.max(1) > MAX_TERMS {
             return Outcome::Declined("the sums may not fit in 32 bits");
         }

@@ -10,6 +10,9 @@ use tensormill_ir::{
 };
 use tensormill_tensor::DType;
 
+/// Axes of a convolution that backends have kernels of bytes for, whose results are not the sums themselves.
+pub(super) const MOST_AXES: usize = 4;
+
 /// Makes a convolution of dequantized integers one of the integers.
 #[derive(Debug)]
 pub struct QuantizedConvs;
@@ -77,6 +80,9 @@ impl Rule for QuantizedConvs {
             (None, Some(_)) => return Outcome::Declined("only the weights are quantized"),
             (Some(x), Some(w)) => (x, w),
         };
+        if dims(g, w.x).is_some_and(|d| d.len() > MOST_AXES) {
+            return Outcome::Declined("three spatial axes are convolved in f32");
+        }
         if !is_byte(x.dtype) || !x.is_whole(g) {
             return Outcome::Declined("the input has several scales");
         }
