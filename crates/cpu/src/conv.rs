@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tensormill_ir::ops::{Conv, ConvTranspose, PostOps, WindowAxis};
+use tensormill_kernels::KernelError;
 use tensormill_kernels::channels_last::conv as last;
 use tensormill_kernels::channels_last::depthwise::{DepthwiseWeights, depthwise};
 use tensormill_kernels::conv::{
@@ -16,9 +17,10 @@ use tensormill_kernels::conv::{
 };
 use tensormill_kernels::epilogue::Epilogue;
 use tensormill_kernels::quantized::depthwise::ByteDepthwise;
+use tensormill_kernels::simd::Level;
 use tensormill_tensor::{DType, Tensor};
 
-fn window(a: &WindowAxis) -> Window {
+pub(crate) fn window(a: &WindowAxis) -> Window {
     Window { kernel: a.kernel, stride: a.stride, dilation: a.dilation, pad_begin: a.before, pad_end: a.after }
 }
 
@@ -136,20 +138,28 @@ pub(crate) fn depthwise_of(
     weights: &Tensor,
     zeros: &[i32],
 ) -> Result<Arc<ByteDepthwise>, String> {
-    let taps = weights.len() / weights.shape()[0].max(1);
+    let (taps, signed) = (weights.len() / weights.shape()[0].max(1), weights.dtype() == DType::I8);
     p.weights.get(p.node, "depthwise-bytes", 0, &[weights], || {
-        let numbers = weights.to_i64_vec().map_err(|e| e.to_string())?;
-        let zero =
-            |i: usize| zeros.get(if zeros.len() == 1 { 0 } else { i / taps.max(1) }).copied().unwrap_or(0);
-        let floats: Vec<[u8; 4]> = numbers
-            .iter()
-            .enumerate()
-            .map(|(i, &w)| ((w - i64::from(zero(i))) as f32).to_le_bytes())
-            .collect();
-        let packed = ByteDepthwise::pack(p.pool.level(), shape, &floats).map_err(|e| e.to_string())?;
+        let packed = depthwise_now(p.pool.level(), shape, (weights.bytes(), signed), zeros, taps);
+        let packed = packed.map_err(|e| e.to_string())?;
         let bytes = packed.bytes();
         Ok((packed, bytes))
     })
+}
+
+/// Bytes less their zero points, `taps` for each channel, packed for each channel by itself.
+pub(crate) fn depthwise_now(
+    level: Level,
+    shape: &ConvShape,
+    (data, signed): (&[u8], bool),
+    zeros: &[i32],
+    taps: usize,
+) -> Result<ByteDepthwise, KernelError> {
+    let zero = |i: usize| zeros.get(if zeros.len() == 1 { 0 } else { i / taps.max(1) }).copied().unwrap_or(0);
+    let number = |x: u8| if signed { i32::from(x as i8) } else { i32::from(x) };
+    let floats: Vec<[u8; 4]> =
+        data.iter().enumerate().map(|(i, &w)| ((number(w) - zero(i)) as f32).to_le_bytes()).collect();
+    ByteDepthwise::pack(level, shape, &floats)
 }
 
 /// As `conv`, for an operand and a result whose channels lie innermost; the operand may also be in plain

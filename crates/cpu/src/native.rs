@@ -442,6 +442,7 @@ pub(crate) fn prepare(p: &Prep<'_>) -> Built {
         Op::QuantizedMatMul(o) => crate::quantize::matmul(p, o),
         Op::ByteTable(_) => crate::quantize::table(p),
         Op::QuantizedBinary(o) => crate::quantize::binary(p, o),
+        Op::ConvInteger(o) => crate::quantize::conv_integer(p, o),
         Op::MatMulInteger(_) => crate::quantize::matmul_integer(p),
         Op::DynamicQuantize(_) => crate::quantize::dynamic_quantize(p),
         Op::QuantizeLinear(o) => crate::quantize::quantize(p, o),

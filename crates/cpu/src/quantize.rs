@@ -3,8 +3,12 @@
 //! Scales and zero points are operands: nearly always constants, and read when a step runs.
 
 mod conv;
+mod conv_integer;
+mod matmul_integer;
 
 pub(crate) use conv::conv_channels_last;
+pub(crate) use conv_integer::{conv_integer, conv_integer_channels_last};
+pub(crate) use matmul_integer::matmul_integer;
 
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Call, Fail, Known, Native, Prep, Stored};
@@ -303,37 +307,6 @@ fn real_matmul(p: &Prep<'_>, op: &QuantizedMatMul) -> Built {
     native.packed = Some(W);
     native.flops = 2 * (rows * columns) as u64 * depth as u64;
     native.reason = format!("{rows}x{depth}x{columns}, {dtype} weights in blocks of {block}");
-    Ok(native)
-}
-
-/// A product of integers with integers as the result.
-pub(crate) fn matmul_integer(p: &Prep<'_>) -> Built {
-    let (a, b) = (p.get(0)?, p.get(1)?);
-    if !is_byte(a.dtype) || b.shape.len() != 2 {
-        return Err("no kernel for these operands".into());
-    }
-    single(p, 2)?;
-    let (weights, signed) = constant(&b)?;
-    let zeros = zeros(p, 3)?;
-    let matrix = matrix(weights, signed, false, &zeros)?;
-    let (depth, columns) = (matrix.channels, matrix.columns);
-    if depth == 0 || a.shape.last() != Some(&depth) {
-        return Err("no depth".into());
-    }
-    let (rows, a_signed) = (a.len() / depth, a.dtype == DType::I8);
-    if p.out().numel() != rows * columns || !(zeros.len() <= 1 || zeros.len() == columns) {
-        return Err("sizes that the kernel computes otherwise".into());
-    }
-    let packed = packed(p, weights, &matrix)?;
-    let mut native = Native::new("int8-sums", move |c| {
-        let x = Bytes { data: c.view(0)?.bytes, signed: a_signed };
-        let scaling = Scaling { x_scale: 1.0, x_zero: zero(c, 2, a_signed)?, scales: &[], bias: &[] };
-        let pool = c.pool;
-        let out = Output::Sums { out: c.out::<i32>(0)?, pitch: columns };
-        Ok(kernel::conv::linear(pool, rows, x, depth, &packed, &scaling, out)?)
-    })?;
-    native.packed = Some(1);
-    native.flops = 2 * (rows * columns) as u64 * depth as u64;
     Ok(native)
 }
 

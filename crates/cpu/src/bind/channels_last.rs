@@ -117,6 +117,7 @@ impl Binder<'_> {
         let made = match op {
             Op::Conv(c) => crate::conv::conv_channels_last(&prep, c),
             Op::QuantizedConv(c) => crate::quantize::conv_channels_last(&prep, c),
+            Op::ConvInteger(c) => crate::quantize::conv_integer_channels_last(&prep, c),
             Op::MaxPool(o) => crate::pool::max_pool_channels_last(&prep, o),
             Op::AveragePool(o) => crate::pool::average_pool_channels_last(&prep, o),
             Op::Resize(o) => crate::resize::resize_channels_last(&prep, o),
@@ -170,6 +171,15 @@ impl Binder<'_> {
                 }
                 for v in ins.iter().skip(QuantizedConv::OWN) {
                     wanted.push(broadcast(v, rank)?);
+                }
+                Some((node.op.clone(), wanted))
+            }
+            Op::ConvInteger(c) if bytes(x) => {
+                let few = self.ty(x)?.1[1] <= 4 && c.group == 1 && !is_last(x);
+                let order = if few { Order::Plain } else { Order::ChannelsLast };
+                let mut wanted = vec![Some(Wanted { order, shape: self.ty(x)?.1.clone() })];
+                for v in &ins[1..] {
+                    wanted.push(plain(v)?);
                 }
                 Some((node.op.clone(), wanted))
             }

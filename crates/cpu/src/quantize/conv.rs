@@ -1,20 +1,23 @@
 //! Convolutions of bytes.
 
 use super::{EXACT, Types, W, W_ZERO, X, constant, packed, zeros};
-use crate::conv::{depthwise_of, sizes};
+use crate::conv::{depthwise_now, depthwise_of, sizes};
 use crate::epilogue::{Layout, Steps};
 use crate::native::{Built, Native, Prep, Stored};
 use crate::order::{Order, channels_last};
 use crate::tune::least;
 use std::sync::Arc;
 use tensormill_ir::ops::QuantizedConv;
+use tensormill_kernels::KernelError;
 use tensormill_kernels::conv::ConvShape;
 use tensormill_kernels::packed::Packed;
 use tensormill_kernels::quantized::{
     self as kernel, ByteMatrix, ByteWeights, Bytes, Output, Scaling,
+    depthwise::{ByteDepthwise, MOST_TAPS},
     groups::{GroupWeights, MAX_STEPS, conv_in_groups},
     winograd::{self, Tiles, WinogradWeights},
 };
+use tensormill_kernels::threads::Pool;
 use tensormill_tensor::Tensor;
 
 impl Stored for WinogradWeights {
@@ -86,17 +89,168 @@ fn ways(
             let (packed, order) =
                 (ByteWeights::pack(p.pool, matrix).ok()?, kernel::Order::Pixels(matrix.channels));
             return least(|| {
-                let output = Output::Sums { out: &mut out, pitch: matrix.columns };
-                kernel::conv::conv(p.pool, shape, x, order, &packed, &scaling, output)
+                kernel::conv::conv(
+                    p.pool,
+                    shape,
+                    x,
+                    order,
+                    &packed,
+                    &scaling,
+                    Output::Sums { out: &mut out, pitch: matrix.columns },
+                )
             });
         };
         let packed = WinogradWeights::pack(p.pool, tiles, matrix).ok()?;
         least(|| {
-            let output = Output::Sums { out: &mut out, pitch: matrix.columns };
-            winograd::conv(p.pool, shape, x, matrix.channels, &packed, &scaling, output)
+            winograd::conv(
+                p.pool,
+                shape,
+                x,
+                matrix.channels,
+                &packed,
+                &scaling,
+                Output::Sums { out: &mut out, pitch: matrix.columns },
+            )
         })
     });
     best.into_iter().collect()
+}
+
+/// The weights of a convolution as they come.
+#[derive(Clone, Copy)]
+pub(super) struct Filters<'a> {
+    pub data: &'a [u8],
+    pub signed: bool,
+    pub zeros: &'a [i32],
+    /// The sizes of the operand and of the weights.
+    pub x: &'a [usize],
+    pub w: &'a [usize],
+    pub x_signed: bool,
+    pub group: usize,
+}
+
+impl<'a> Filters<'a> {
+    fn taps(&self) -> usize {
+        self.w[2..].iter().product()
+    }
+
+    /// Whether every channel is convolved by itself, by few enough taps for the kernel of that.
+    fn each(&self) -> bool {
+        let channels = self.x[1];
+        self.group == channels && self.w[0] == channels && channels > 1 && self.taps() <= MOST_TAPS
+    }
+
+    /// All weights, where there are no groups.
+    fn matrix(&self) -> ByteMatrix<'a> {
+        let (taps, channels) = (self.taps(), self.x[1]);
+        ByteMatrix {
+            data: self.data,
+            signed: self.signed,
+            taps,
+            channels,
+            columns: self.w[0],
+            strides: [1, taps, taps * channels],
+            zeros: self.zeros,
+        }
+    }
+}
+
+/// Packed weights, and with them the kernel that reads them.
+pub(super) enum Way {
+    /// Every channel by itself.
+    Each(Arc<ByteDepthwise>),
+    Groups(Arc<GroupWeights>),
+    Tiles(Arc<WinogradWeights>),
+    Direct(Arc<ByteWeights>),
+}
+
+impl Way {
+    /// The fastest way for constant weights, packed once for the node.
+    pub fn of(
+        p: &Prep<'_>,
+        shape: &ConvShape,
+        f: &Filters<'_>,
+        weights: &Tensor,
+        pads: &[usize],
+        planes: bool,
+    ) -> Result<Way, String> {
+        if f.each() {
+            return Ok(Way::Each(depthwise_of(p, shape, weights, f.zeros)?));
+        }
+        if f.group != 1 {
+            let packed = p.weights.get(p.node, "bytes in groups", 0, &[weights], || {
+                let packed = GroupWeights::pack(p.pool, shape, f.data, f.signed, f.zeros);
+                let packed = packed.map_err(|e| e.to_string())?;
+                let bytes = packed.bytes();
+                Ok::<_, String>((packed, bytes))
+            })?;
+            return Ok(Way::Groups(packed));
+        }
+        let matrix = f.matrix();
+        let sizes: Vec<usize> = f.x.iter().chain(f.w).chain(pads).copied().collect();
+        let ways = ways(p, shape, &matrix, (&sizes, f.x_signed), planes);
+        // What may lead to sums that are too large is refused when it is packed.
+        if let Some(packed) = ways.into_iter().find_map(|tiles| in_tiles(p, weights, &matrix, tiles).ok()) {
+            return Ok(Way::Tiles(packed));
+        }
+        Ok(Way::Direct(packed(p, weights, &matrix)?))
+    }
+
+    /// A way for weights that are packed by themselves: `once` where a single run reads them.
+    pub fn now(pool: &Pool, shape: &ConvShape, f: &Filters<'_>, once: bool) -> Result<Way, KernelError> {
+        if f.each() {
+            let packed = depthwise_now(pool.level(), shape, (f.data, f.signed), f.zeros, f.taps())?;
+            return Ok(Way::Each(Arc::new(packed)));
+        }
+        if f.group != 1 {
+            let packed = GroupWeights::pack(pool, shape, f.data, f.signed, f.zeros)?;
+            return Ok(Way::Groups(Arc::new(packed)));
+        }
+        let pack = if once { ByteWeights::pack_for_once } else { ByteWeights::pack };
+        Ok(Way::Direct(Arc::new(pack(pool, &f.matrix())?)))
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Way::Each(w) => w.bytes(),
+            Way::Groups(w) => w.bytes(),
+            Way::Tiles(w) => w.packed().bytes().len(),
+            Way::Direct(w) => w.bytes(),
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Way::Each(_) => "int8-depthwise",
+            Way::Groups(_) => "int8-conv-groups",
+            Way::Tiles(_) => "int8-winograd",
+            Way::Direct(_) => "int8-conv",
+        }
+    }
+
+    /// Convolves what lies in this order; the result's rows are pixels.
+    pub fn run(
+        &self,
+        pool: &Pool,
+        shape: &ConvShape,
+        (x, order): (Bytes<'_>, kernel::Order),
+        scaling: &Scaling<'_>,
+        output: Output<'_>,
+    ) -> Result<(), KernelError> {
+        if let Way::Direct(w) = self {
+            return kernel::conv::conv(pool, shape, x, order, w, scaling, output);
+        }
+        let kernel::Order::Pixels(pitch) = order else {
+            return Err(KernelError::Shape("this kernel wants channels last"));
+        };
+        match self {
+            Way::Each(w) => kernel::depthwise::depthwise(pool, shape, x, w, scaling, output),
+            Way::Groups(w) => conv_in_groups(pool, shape, x, pitch, w, scaling, output),
+            Way::Tiles(w) => winograd::conv(pool, shape, x, pitch, w, scaling, output),
+            Way::Direct(w) => kernel::conv::conv(pool, shape, x, order, w, scaling, output),
+        }
+    }
 }
 
 /// A convolution whose result has its channels last; so has its operand, unless it is in plain order.
@@ -112,7 +266,6 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
     if w.shape[1..].iter().product::<usize>() > EXACT {
         return Err("sums of so many products may not fit 32 bits".into());
     }
-    let each = op.group == channels && kernels == channels && channels > 1;
     let shape = sizes(&op.plain(), x.shape, w.shape)?;
     let out = channels_last(p.out());
     if shape.output_len() != out.numel() || shape.weights_len() != w.len() || out.contains(&0) {
@@ -131,59 +284,25 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
     if op.group != 1 && planes {
         return Err("the kernel wants channels last".into());
     }
-    let mut native = if each {
-        let packed = depthwise_of(p, &shape, weights, &zeros)?;
-        Native::new("int8-depthwise", move |c| {
-            types.run(c, &steps, kernels, |x, scaling, output, c| {
-                Ok(kernel::depthwise::depthwise(c.pool, &shape, x, &packed, scaling, output)?)
-            })
-        })?
-    } else if op.group != 1 {
-        if steps.len() > MAX_STEPS {
-            return Err("no kernel of bytes in groups for so many steps".into());
-        }
-        let packed = p.weights.get(p.node, "bytes in groups", 0, &[weights], || {
-            let packed = GroupWeights::pack(p.pool, &shape, weights.bytes(), signed, &zeros);
-            let packed = packed.map_err(|e| e.to_string())?;
-            let bytes = packed.bytes();
-            Ok::<_, String>((packed, bytes))
-        })?;
-        Native::new("int8-conv-groups", move |c| {
-            types.run(c, &steps, kernels, |x, scaling, output, c| {
-                Ok(conv_in_groups(c.pool, &shape, x, channels, &packed, scaling, output)?)
-            })
-        })?
-    } else {
-        let taps: usize = w.shape[2..].iter().product();
-        let matrix = ByteMatrix {
-            data: weights.bytes(),
-            signed,
-            taps,
-            channels,
-            columns: kernels,
-            strides: [1, taps, taps * channels],
-            zeros: &zeros,
-        };
-        let mut sizes: Vec<usize> = x.shape.iter().chain(w.shape).copied().collect();
-        sizes.extend(&op.pads);
-        let ways = ways(p, &shape, &matrix, (&sizes, types.x_signed), planes);
-        // What may lead to sums that are too large is refused when it is packed.
-        if let Some(packed) = ways.into_iter().find_map(|tiles| in_tiles(p, weights, &matrix, tiles).ok()) {
-            Native::new("int8-winograd", move |c| {
-                types.run(c, &steps, kernels, |x, scaling, output, c| {
-                    Ok(winograd::conv(c.pool, &shape, x, channels, &packed, scaling, output)?)
-                })
-            })?
-        } else {
-            let packed = packed(p, weights, &matrix)?;
-            Native::new("int8-conv", move |c| {
-                types.run(c, &steps, kernels, |x, scaling, output, c| {
-                    let order = if planes { kernel::Order::Planes } else { kernel::Order::Pixels(channels) };
-                    Ok(kernel::conv::conv(c.pool, &shape, x, order, &packed, scaling, output)?)
-                })
-            })?
-        }
+    let filters = Filters {
+        data: weights.bytes(),
+        signed,
+        zeros: &zeros,
+        x: x.shape,
+        w: w.shape,
+        x_signed: types.x_signed,
+        group: op.group,
     };
+    let way = Way::of(p, &shape, &filters, weights, &op.pads, planes)?;
+    if matches!(way, Way::Groups(_)) && steps.len() > MAX_STEPS {
+        return Err("no kernel of bytes in groups for so many steps".into());
+    }
+    let mut native = Native::new(way.name(), move |c| {
+        types.run(c, &steps, kernels, |x, scaling, output, c| {
+            let order = if planes { kernel::Order::Planes } else { kernel::Order::Pixels(channels) };
+            Ok(way.run(c.pool, &shape, (x, order), scaling, output)?)
+        })
+    })?;
     native.packed = Some(W);
     native.flops = flops;
     native.reason = format!("{:?} by {:?}", x.shape, w.shape);

@@ -220,6 +220,16 @@ impl ByteWeights {
         ByteWeights::pack_with(pool, way, w, Some(room))
     }
 
+    /// As [`ByteWeights::pack`], for weights that only a few rows meet: it takes less time to pack these, and may take
+    /// more to multiply them.
+    pub fn pack_for_once(pool: &Pool, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
+        let form = match Form::best(pool.level(), w.channels) {
+            Form::Pairs => Form::Words,
+            form => form,
+        };
+        ByteWeights::pack_as(pool, form, w)
+    }
+
     pub(crate) fn pack_as(pool: &Pool, form: Form, w: &ByteMatrix<'_>) -> Result<ByteWeights, KernelError> {
         ByteWeights::pack_with(pool, Way { form, arranged: false, span: SPANS[SPANS.len() - 1] }, w, None)
     }
