@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::run;
+use common::{run, types};
 use proptest::prelude::*;
-use tensormill_backend::{Backend, CompileOptions};
+use tensormill_backend::{Backend, CompileOptions, Io, Profile};
 use tensormill_cpu::{CpuBackend, Pool};
 use tensormill_ir::{
     Graph, GraphBuilder, IrError, Type, ValueId,
-    ops::{Cast, ConvInteger, DynamicQuantize, MatMulInteger},
+    ops::{Cast, ConvInteger, DynamicQuantize, MatMulInteger, Reshape},
 };
 use tensormill_optimizer::testing::{Bytes, random_inputs};
 use tensormill_reference::{EvalLimits, interpret};
@@ -65,13 +65,19 @@ fn byte(dtype: DType, x: u8) -> Tensor {
     }
 }
 
-fn graph(c: &Case, bytes: &mut Bytes) -> Result<Graph, IrError> {
+fn graph(c: &Case, late: bool, bytes: &mut Bytes) -> Result<Graph, IrError> {
     let [x_dtype, w_dtype] = c.signs.map(|s| if s { DType::I8 } else { DType::U8 });
     let [batch, group, channels, kernels] = c.sizes;
     let mut b = GraphBuilder::new("main");
     let dims: Vec<usize> = [batch, group * channels].into_iter().chain(c.axes.iter().map(|a| a[0])).collect();
     let typed = |t: &Tensor| Type::of(&Value::from(t.clone())).expect("a type");
     let x = b.input("x", typed(&Tensor::zeros(x_dtype, &dims[..]).unwrap()))?;
+    let x = if late {
+        let dims = b.input("dims", Type::tensor(DType::I64, [dims.len().into()]))?;
+        b.op(Reshape::default(), &[x, dims])?
+    } else {
+        x
+    };
     let operand = |b: &mut GraphBuilder, name: &str, t: Tensor, known: bool| -> Result<ValueId, IrError> {
         if known { b.constant(t) } else { b.input(name, typed(&t)) }
     };
@@ -107,7 +113,7 @@ proptest! {
 
     #[test]
     fn sums_are_the_references(c in case(), threads in 1usize..3) {
-        let g = graph(&c, &mut Bytes::seeded(c.seed, 1 << 15)).unwrap();
+        let g = graph(&c, false, &mut Bytes::seeded(c.seed, 1 << 15)).unwrap();
         let inputs = random_inputs(&g, &mut Bytes::seeded(c.seed ^ 1, 1 << 15));
         let expected = interpret(&g, &inputs, &EvalLimits::default()).unwrap();
         let plan = CpuBackend::new(Pool::new(threads).unwrap()).compile(g, &CompileOptions::default()).unwrap();
@@ -117,6 +123,56 @@ proptest! {
         }
         let report = plan.report();
         prop_assert!(report.fallbacks().next().is_none(), "{report}");
+    }
+}
+
+/// An operand whose sizes are known only in the run, by kernels that are prepared then: in groups or not, over one to
+/// three axes, with weights of the plan or of the run, and a window of more taps than the depthwise kernel sums up.
+#[test]
+fn sizes_of_the_run_have_the_kernels() {
+    let axis = |n: usize, k: usize| [n, k, 1, 1, k / 2, 0];
+    for (sizes, axes) in [
+        ([2, 1, 5, 9], vec![axis(7, 3), axis(6, 2)]),
+        ([2, 20, 1, 1], vec![axis(7, 3), axis(6, 3)]),
+        ([1, 3, 4, 5], vec![axis(9, 3)]),
+        ([1, 20, 1, 1], vec![axis(320, 300)]),
+        ([2, 2, 3, 2], vec![axis(4, 3), axis(5, 2), axis(6, 3)]),
+    ] {
+        for known in [true, false] {
+            let signs = [known, !known];
+            let c = Case {
+                signs,
+                sizes,
+                axes: axes.clone(),
+                known: [known; 2],
+                zeros: 2,
+                x_zero: Some(255),
+                seed: 9,
+            };
+            let dims: Vec<i64> = [sizes[0], sizes[1] * sizes[2]]
+                .iter()
+                .chain(c.axes.iter().map(|a| &a[0]))
+                .map(|&n| n as i64)
+                .collect();
+            for late in [false, true] {
+                let g = graph(&c, late, &mut Bytes::seeded(3, 1 << 15)).unwrap();
+                let mut inputs = random_inputs(&g, &mut Bytes::seeded(4, 1 << 15));
+                if late {
+                    inputs[1] = Tensor::from_vec([dims.len()], dims.clone()).unwrap().into();
+                }
+                let expected = interpret(&g, &inputs, &EvalLimits::default()).unwrap();
+                let plan =
+                    CpuBackend::new(Pool::new(2).unwrap()).compile(g, &CompileOptions::default()).unwrap();
+                let mut state = plan.state(&types(&inputs)).unwrap();
+                let (mut outputs, mut profile) = (vec![], Profile::default());
+                let mut io =
+                    Io { inputs: &inputs, outputs: &mut outputs, profile: Some(&mut profile), cancel: None };
+                state.run(&mut io).unwrap();
+                assert!(expected[0].same_bits(&outputs[0]), "{c:?}");
+                let kernels: Vec<_> = profile.samples.iter().filter(|s| s.op == "conv_integer").collect();
+                assert!(kernels.len() == 1 && kernels[0].kernel.starts_with("int8"), "{kernels:?}");
+            }
+        }
     }
 }
 
