@@ -15,6 +15,7 @@ use file::{Item, Name, Stored};
 use std::path::{Path, PathBuf};
 use tensormill_ir::{Graph, ops::Op};
 use tensormill_kernels::packed::Packed;
+use tensormill_kernels::quantized::packing;
 use tensormill_kernels::threads::Pool;
 use tensormill_tensor::{Tensor, file_stamp, map_file};
 
@@ -70,7 +71,8 @@ pub(crate) fn sum(pool: &Pool, packed: &Packed) -> u64 {
 fn key(g: &Graph, pool: &Pool) -> u64 {
     let mut words = vec![PACKING];
     let text = |s: &str| digest(0, s.as_bytes());
-    words.extend([env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, pool.level().name()].map(text));
+    let level = pool.level();
+    words.extend([env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, level.name(), packing(level)].map(text));
     for &v in g.inputs() {
         words.extend([v.index() as u64, text(&format!("{:?}", g.ty(v)))]);
     }

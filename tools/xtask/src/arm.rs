@@ -51,11 +51,24 @@ pub fn run() -> Result<(), String> {
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .next_back()
         .ok_or("cargo named no test binary")?;
-    // An emulated instruction costs tens of real ones: a few cases of each property.
-    let status = Command::new(EMULATOR).arg(tests).arg("--quiet").env("PROPTEST_CASES", "4").status();
-    match status {
-        Ok(s) if s.success() => Ok(()),
-        Ok(s) => Err(format!("the kernels' tests: {s}")),
-        Err(e) => Err(format!("{EMULATOR}: {e}")),
+    // All tests on a processor with everything; those that choose a form of bytes on one without dot products, too.
+    for (processor, dotprod, only) in
+        [("max", "yes", &[][..]), ("cortex-a72", "no", &["quantized::tests::tiles"])]
+    {
+        // An emulated instruction costs tens of real ones: a few cases of each property.
+        let status = Command::new(EMULATOR)
+            .args(["-cpu", processor])
+            .arg(&tests)
+            .arg("--quiet")
+            .args(only)
+            .env("PROPTEST_CASES", "4")
+            .env("TENSORMILL_TEST_DOTPROD", dotprod)
+            .status();
+        match status {
+            Ok(s) if s.success() => {}
+            Ok(s) => return Err(format!("the kernels' tests on {processor}: {s}")),
+            Err(e) => return Err(format!("{EMULATOR}: {e}")),
+        }
     }
+    Ok(())
 }

@@ -171,12 +171,15 @@ fn product(
     // A single row of a single run meets each weight once, and with all of its parts.
     let alone = rows == 1 && g.runs().0.len() == 1;
     // What is taken off all elements is taken off their zero point.
-    let base = if w.form == Form::Pairs && !alone { apart::base(zero, w.span) } else { 0 };
+    let base = match w.form {
+        Form::Pairs if !alone => apart::base(zero, w.span),
+        form => form.base(),
+    };
     let start = |starts: &mut [i32]| {
         let depth = w.depth() as i32;
         for (j, (to, sum)) in starts.iter_mut().zip(w.sums()).enumerate() {
             let without = depth.wrapping_mul(w.zeros.get(j).copied().unwrap_or(0));
-            *to = i32::from(zero - base).wrapping_mul(without.wrapping_sub(sum));
+            *to = (i32::from(zero) - i32::from(base)).wrapping_mul(without.wrapping_sub(sum));
         }
     };
     after::with([rows, w.columns], s, output, &w.zeros, start, |finish, target| {
@@ -191,7 +194,7 @@ struct Source<'a> {
     order: Order,
     /// Its zero point, as if it had no sign.
     zero: u8,
-    /// What is taken off its elements where they are narrowed.
+    /// What is taken off its elements, where they are narrowed or multiplied with a sign.
     base: u8,
     /// Whether it is a single row that lies in one piece.
     alone: bool,
@@ -356,6 +359,7 @@ impl Job for Block<'_> {
         let copy: &mut [S::X] =
             unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<S::X>().add(first), elements) };
         let Source { x, order, zero, base, alone } = self.source;
+        debug_assert!(S::PAIRED || base == S::X::BASE);
         // What is to be narrowed may be read where it is.
         let from = self.g.in_place(x, order, self.lines.clone()).filter(|_| S::PAIRED && sums.is_empty());
         if from.is_none() {

@@ -1,7 +1,9 @@
 //! In what form activations and weights are multiplied, and work compiled for each form's vectors.
 
 use super::tile::MAX_ROWS;
-use crate::simd::integer::{Base, Sums};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::integer::Bytes128;
+use crate::simd::integer::{Base, Element, Sums};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::{Bytes256, Bytes512, Words256, Words512};
 use crate::simd::{Level, Tier};
@@ -15,7 +17,7 @@ pub(crate) enum Form {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     Pairs,
     /// Bytes, four to a group.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
     Bytes,
 }
 
@@ -37,7 +39,17 @@ impl Form {
             Tier::Avx512 if std::arch::is_x86_feature_detected!("avx512vnni") => [Form::Words, Form::Bytes],
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2 => [Form::Words, Form::Pairs],
+            #[cfg(target_arch = "aarch64")]
+            _ if std::arch::is_aarch64_feature_detected!("dotprod") => [Form::Words, Form::Bytes],
             _ => [Form::Words; 2],
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Form::Words => "words",
+            Form::Pairs => "pairs",
+            Form::Bytes => "bytes",
         }
     }
 
@@ -58,6 +70,14 @@ impl Form {
         }
     }
 
+    /// What is taken off bytes so that they are elements; that of pairs follows from their zero point.
+    pub(crate) fn base(self) -> u8 {
+        match self {
+            Form::Bytes => <Byte as Element>::BASE,
+            Form::Words | Form::Pairs => 0,
+        }
+    }
+
     /// Columns of a vector.
     pub(crate) fn lanes(self, level: Level) -> usize {
         crate::channels_last::conv::tile::lanes(level)
@@ -70,6 +90,8 @@ impl Form {
             // The weights of two groups and their products take the registers of two rows.
             Tier::Avx2 if self == Form::Pairs => 4,
             Tier::Avx2 => 6,
+            // Sixteen sums hide the latency of products. Four groups of eight rows and the weights that meet them take
+            // twelve of the other sixteen registers; two more rows would take more than there are.
             Tier::Baseline if cfg!(target_arch = "aarch64") => 8,
             Tier::Baseline => 4,
         }
@@ -83,6 +105,12 @@ impl Form {
         }
     }
 }
+
+/// The elements of [`Form::Bytes`]: products of bytes without a sign by such with one are x86's alone.
+#[cfg(not(target_arch = "aarch64"))]
+type Byte = u8;
+#[cfg(target_arch = "aarch64")]
+type Byte = <Bytes128 as Sums>::X;
 
 /// Something done with the vectors of a form, compiled for each.
 pub(crate) trait Job {
@@ -120,6 +148,13 @@ unsafe fn run_pairs256<J: Job>(job: J) -> J::Out {
     unsafe { job.run::<Bytes256>() }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn run_bytes128<J: Job>(job: J) -> J::Out {
+    // SAFETY: the instructions are on.
+    unsafe { job.run::<Bytes128>() }
+}
+
 /// Runs a job with the vectors of this form; weights in bytes were packed where that form is available.
 pub(crate) fn run<J: Job>(form: Form, level: Level, job: J) -> J::Out {
     match (form, level.tier()) {
@@ -138,7 +173,13 @@ pub(crate) fn run<J: Job>(form: Form, level: Level, job: J) -> J::Out {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (_, Tier::Avx2) => unsafe { run_words256(job) },
-        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        (Form::Bytes, _) => {
+            assert!(std::arch::is_aarch64_feature_detected!("dotprod"));
+            // SAFETY: the instructions were just seen.
+            unsafe { run_bytes128(job) }
+        }
+        // SAFETY: what is everywhere is here.
         _ => unsafe { job.run::<Base>() },
     }
 }

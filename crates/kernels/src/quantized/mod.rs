@@ -20,9 +20,16 @@ pub(crate) mod tile;
 pub mod weights;
 pub mod winograd;
 
+use crate::simd::Level;
+
 pub use conv::{Bytes, Output, Quantized, Scaling};
 pub use fill::Order;
 pub use weights::{ByteMatrix, ByteWeights};
+
+/// What else than the level decides in what order weights are packed: packed weights are for machines that agree in it.
+pub fn packing(level: Level) -> &'static str {
+    form::Form::available(level)[1].name()
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Integer products against plain loops: sums have no tolerance, and what follows them repeats their arithmetic.
 
+mod tiles;
+
 use super::apart::SPANS;
 use super::form::Form;
 use super::weights::Way;

@@ -171,21 +171,25 @@ unsafe fn products<S: Sums, const MR: usize, const NV: usize>(
             }
             let mut k = -((t.depth * size_of::<S::X>()) as isize);
             let group = (S::GROUP * size_of::<S::X>()) as isize;
-            if !S::PAIRED && !(t.depth / S::GROUP).is_multiple_of(2) {
+            // Groups of a turn, and those before the first turn.
+            let turn = if S::FOURS { 4 } else { 2 };
+            for _ in 0..if S::PAIRED { 0 } else { t.depth / S::GROUP % turn } {
                 steps::<S, MR, NV>(&a, k, b, acc);
                 k += group;
                 b = b.add(step);
             }
             while k != 0 {
                 k = S::Floats::opaque(k);
-                if S::PAIRED {
+                if S::FOURS {
+                    S::dot_four(&a, k, b, acc);
+                } else if S::PAIRED {
                     both_steps::<S, MR, NV>(&a, [k, k + group], b, acc);
                 } else {
                     steps::<S, MR, NV>(&a, k, b, acc);
                     steps::<S, MR, NV>(&a, k + group, b.add(step), acc);
                 }
-                k += 2 * group;
-                b = b.add(2 * step);
+                k += turn as isize * group;
+                b = b.add(turn * step);
             }
         }
     }

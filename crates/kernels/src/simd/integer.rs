@@ -15,6 +15,9 @@ use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Bytes256, Bytes512, Words256, Words512};
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Bytes128;
+
 /// The sums of the architecture's own baseline.
 #[cfg(target_arch = "aarch64")]
 pub(crate) type Base = neon::Words128;
@@ -24,8 +27,11 @@ pub(crate) type Base = WordsOf4;
 
 /// An element of an activation as the products read it.
 pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
+    /// How much less than the byte that it comes from an element is.
+    const BASE: u8 = 0;
     /// From a byte in 0..=255.
     fn from_u8(x: u8) -> Self;
+    /// The byte that it comes from.
     fn to_i32(self) -> i32;
 }
 
@@ -37,6 +43,19 @@ impl Element for i16 {
     #[inline(always)]
     fn to_i32(self) -> i32 {
         i32::from(self)
+    }
+}
+
+/// Bytes less 128.
+impl Element for i8 {
+    const BASE: u8 = 128;
+    #[inline(always)]
+    fn from_u8(x: u8) -> i8 {
+        (x ^ 0x80) as i8
+    }
+    #[inline(always)]
+    fn to_i32(self) -> i32 {
+        i32::from(self) + i32::from(i8::BASE)
     }
 }
 
@@ -101,6 +120,29 @@ pub(crate) trait Sums: Copy {
     }
     /// `acc + a . w`, without saturation.
     unsafe fn dot(acc: Self, a: Self::Spread, w: Self::Weights) -> Self;
+    /// Whether [`Sums::dot_four`] is more than four groups one after the other.
+    const FOURS: bool = false;
+    /// Adds the products of four groups, so many bytes after each row's pointer, by the weights of all four.
+    #[inline(always)]
+    unsafe fn dot_four<const MR: usize, const NV: usize>(
+        a: &[*const Self::X; MR],
+        k: isize,
+        b: *const i8,
+        acc: &mut [[Self; NV]; MR],
+    ) {
+        let vector = Self::LANES * Self::GROUP;
+        // SAFETY: the caller gives four groups of every row and the weights of all.
+        unsafe {
+            for g in 0..4 {
+                for i in 0..MR {
+                    let x = Self::spread(a[i].byte_offset(k).add(g * Self::GROUP));
+                    for v in 0..NV {
+                        acc[i][v] = Self::dot(acc[i][v], x, Self::weights(b.add((g * NV + v) * vector)));
+                    }
+                }
+            }
+        }
+    }
     /// Adds the products of two groups by the weights of both to a row of sums.
     #[inline(always)]
     unsafe fn dot_both<const NV: usize>(
