@@ -224,7 +224,10 @@ unsafe fn steps<S: Sums, const MR: usize, const NV: usize>(
 ) {
     // SAFETY: forwarded.
     unsafe {
-        let w: [S::Weights; NV] = std::array::from_fn(|v| S::weights(b.add(v * S::LANES * S::GROUP)));
+        let mut w = [S::weights(b); NV];
+        for v in 1..NV {
+            w[v] = S::weights(b.add(v * S::LANES * S::GROUP));
+        }
         for i in 0..MR {
             let x = S::spread(a[i].byte_offset(k));
             for v in 0..NV {
