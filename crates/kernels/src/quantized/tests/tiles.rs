@@ -1,6 +1,8 @@
 //! Every size of a tile with every rest that its loop over depth leaves, and which forms there are.
 
+use super::super::form::{self, Job};
 use super::*;
+use crate::simd::integer::{Element, Sums};
 
 /// Ends of the range and what is near them, for rows of any number and depths of any rest.
 #[test]
@@ -35,6 +37,56 @@ fn every_size_of_tile_is_exact() {
                 conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
                 assert!(out == expected, "{level:?} {way:?} {depth} {rows} {columns}");
             }
+        }
+    }
+}
+
+/// Four groups of three rows and two vectors at once, and what they are one by one.
+struct FourGroups<'a> {
+    x: &'a [u8],
+    w: &'a [i8],
+}
+
+impl Job for FourGroups<'_> {
+    type Out = [Vec<i32>; 2];
+    #[inline(always)]
+    unsafe fn run<S: Sums>(self) -> [Vec<i32>; 2] {
+        let (depth, lanes) = (4 * S::GROUP, S::LANES);
+        let x: Vec<S::X> = self.x[..3 * depth].iter().map(|&x| S::X::from_u8(x)).collect();
+        let w = &self.w[..2 * lanes * depth];
+        let mut out = vec![0; 6 * lanes];
+        // SAFETY: the instructions are on; the rows have four groups each, the weights are those of two vectors, and
+        // there is room for the sums.
+        unsafe {
+            let mut acc = [[S::splat(7); 2]; 3];
+            let rows = [x.as_ptr(), x[depth..].as_ptr(), x[2 * depth..].as_ptr()];
+            S::dot_four(&rows, 0, w.as_ptr(), &mut acc);
+            for i in 0..6 {
+                acc[i / 2][i % 2].store(out[i * lanes..].as_mut_ptr());
+            }
+        }
+        let mut expected = vec![7; 6 * lanes];
+        for (at, sum) in expected.iter_mut().enumerate() {
+            let (row, column) = (at / (2 * lanes), at % (2 * lanes));
+            for k in 0..depth {
+                let w = w[(k / S::GROUP * 2 * lanes + column) * S::GROUP + k % S::GROUP];
+                *sum += (x[row * depth + k].to_i32() - i32::from(S::X::BASE)) * i32::from(w);
+            }
+        }
+        [out, expected]
+    }
+}
+
+#[test]
+fn four_groups_are_what_they_are_one_by_one() {
+    let w: Vec<i8> = bytes(2 * 16 * 16, 11, true).into_iter().map(|w| w as i8).collect();
+    for level in Level::available() {
+        for form in Form::available(level) {
+            // Two products in words exceed no word.
+            let most = if form == Form::Pairs { 127 } else { 255 };
+            let x: Vec<u8> = bytes(3 * 16, 12, true).into_iter().map(|x| x.min(most)).collect();
+            let [out, expected] = form::run(form, level, FourGroups { x: &x, w: &w });
+            assert_eq!(out, expected, "{level:?} {form:?}");
         }
     }
 }
