@@ -34,7 +34,8 @@ fn every_size_of_tile_is_exact() {
                 let s = Scaling { x_scale: 1.0, x_zero: x_zero as i32, scales: &[], bias: &[] };
                 let mut out = vec![i32::MIN; rows * columns];
                 let x = Bytes { data: &x, signed };
-                conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums(&mut out)).unwrap();
+                conv::linear(&pool, rows, x, depth, &w, &s, Output::Sums { out: &mut out, pitch: columns })
+                    .unwrap();
                 assert!(out == expected, "{level:?} {way:?} {depth} {rows} {columns}");
             }
         }
