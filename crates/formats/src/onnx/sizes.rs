@@ -9,7 +9,8 @@ use tensormill_ir::{Expr, dim::Symbol};
 /// Longest name that is looked into.
 const MAX_NAME: usize = 200;
 
-/// The sum that a name spells: whole numbers and names joined by `+`, `-` and `*`. A name alone is none.
+/// The sum that a name spells: whole numbers and names joined by `+`, `*`, and `-` after a space, for names may have
+/// hyphens. A name alone is none.
 pub(super) fn sum(name: &str) -> Option<Expr> {
     if name.len() > MAX_NAME || !name.contains(['+', '-', '*']) {
         return None;
@@ -26,6 +27,9 @@ pub(super) fn sum(name: &str) -> Option<Expr> {
         sum = if negative { sum.sub(&term)? } else { sum.add(&term)? };
         let Some(sign) = rest[end..].chars().next() else { return Some(sum) };
         negative = sign == '-';
+        if negative && !rest[..end].ends_with(' ') {
+            return None;
+        }
         rest = &rest[end + 1..];
     }
 }
@@ -60,15 +64,25 @@ mod tests {
         assert_eq!(read("n + 1").as_deref(), Some("n+1"));
         assert_eq!(read("2 * n - m").as_deref(), read("n - m + n").as_deref());
         // What is written of a sum is read again as that.
-        let e = sum("a*b + 2*c - 3").unwrap();
+        let e = sum("a*b + 2*c + 3").unwrap();
         assert_eq!(sum(&e.to_string()), Some(e));
     }
 
     #[test]
     fn what_is_no_sum_stays_a_name() {
-        for name in
-            ["n", "", "+", "n +", "-n", "a b + c", "max(a,b) + 1", "a / b - 1", "99999999999999999999 + n"]
-        {
+        for name in [
+            "n",
+            "",
+            "+",
+            "n +",
+            "-n",
+            "dim-1",
+            "2*n-m",
+            "a b + c",
+            "max(a,b) + 1",
+            "a / b - 1",
+            "99999999999999999999 + n",
+        ] {
             assert_eq!(sum(name), None, "{name}");
         }
         assert_eq!(sum(&"a+".repeat(150)), None);
