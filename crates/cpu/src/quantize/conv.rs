@@ -238,17 +238,13 @@ impl Way {
         scaling: &Scaling<'_>,
         output: Output<'_>,
     ) -> Result<(), KernelError> {
-        if let Way::Direct(w) = self {
-            return kernel::conv::conv(pool, shape, x, order, w, scaling, output);
-        }
-        let kernel::Order::Pixels(pitch) = order else {
-            return Err(KernelError::Shape("this kernel wants channels last"));
-        };
-        match self {
-            Way::Each(w) => kernel::depthwise::depthwise(pool, shape, x, w, scaling, output),
-            Way::Groups(w) => conv_in_groups(pool, shape, x, pitch, w, scaling, output),
-            Way::Tiles(w) => winograd::conv(pool, shape, x, pitch, w, scaling, output),
-            Way::Direct(w) => kernel::conv::conv(pool, shape, x, order, w, scaling, output),
+        use kernel::Order::{Pixels, Planes};
+        match (self, order) {
+            (Way::Direct(w), _) => kernel::conv::conv(pool, shape, x, order, w, scaling, output),
+            (_, Planes) => Err(KernelError::Shape("this kernel wants channels last")),
+            (Way::Each(w), Pixels(_)) => kernel::depthwise::depthwise(pool, shape, x, w, scaling, output),
+            (Way::Groups(w), Pixels(pitch)) => conv_in_groups(pool, shape, x, pitch, w, scaling, output),
+            (Way::Tiles(w), Pixels(pitch)) => winograd::conv(pool, shape, x, pitch, w, scaling, output),
         }
     }
 }
@@ -293,10 +289,10 @@ pub(crate) fn conv_channels_last(p: &Prep<'_>, op: &QuantizedConv) -> Built {
         x_signed: types.x_signed,
         group: op.group,
     };
-    let way = Way::of(p, &shape, &filters, weights, &op.pads, planes)?;
-    if matches!(way, Way::Groups(_)) && steps.len() > MAX_STEPS {
+    if op.group != 1 && !filters.each() && steps.len() > MAX_STEPS {
         return Err("no kernel of bytes in groups for so many steps".into());
     }
+    let way = Way::of(p, &shape, &filters, weights, &op.pads, planes)?;
     let mut native = Native::new(way.name(), move |c| {
         types.run(c, &steps, kernels, |x, scaling, output, c| {
             let order = if planes { kernel::Order::Planes } else { kernel::Order::Pixels(channels) };
