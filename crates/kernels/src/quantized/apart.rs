@@ -201,7 +201,7 @@ impl Groups<'_> {
 }
 
 /// Some groups of depth, and where they begin after a window: at the places that there are for them, or else in one run.
-/// All are numbers as they lie in memory.
+/// Numbers and places are u32 as they lie in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
     pub numbers: &'a [[u8; 4]],
